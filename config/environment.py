@@ -1,0 +1,205 @@
+"""Every knob of Carteiro, read from the environment (and from the file that ENV_FILE names, by default `.env`)."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from delivery.transports.smtp_url import parse_smtp_url
+
+Network = IPv4Network | IPv6Network
+LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+PRIVATE: tuple[Network, ...] = (
+    *LOOPBACK,
+    *(ip_network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")),
+)
+
+
+def _words(value: object) -> object:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+def _networks(value: object) -> object:
+    """`1` allows loopback and the private ranges; else a list of networks such as `10.1.0.0/16`."""
+    if not isinstance(value, str):
+        return value
+    if value.lower() in ("", "0", "false", "no"):
+        return ()
+    if value.lower() in ("1", "true", "yes"):
+        return PRIVATE
+    try:
+        return tuple(ip_network(word) for word in value.replace(",", " ").split())
+    except ValueError:
+        raise ValueError("takes 1, 0, or networks such as 10.1.0.0/16 127.0.0.1/32") from None
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Environment(BaseSettings):
+    """The fields are the variables; the README says what each is for."""
+
+    model_config = SettingsConfigDict(case_sensitive=True, extra="ignore", env_ignore_empty=True)
+
+    SECRET_KEY: str = Field(min_length=32)
+    PUBLIC_URL: str
+    EMAIL_URL: str
+    ADDRESS_KEY: str = Field(default="", repr=False)
+    DATABASE_URL: str = "sqlite:///var/carteiro.sqlite3"
+    ALLOWED_HOSTS: Words = ()
+    BEHIND_PROXY: bool = False
+    DEBUG: bool = False
+    LOG_FORMAT: Literal["console", "json"] = "json"
+    LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    GITHUB_TOKEN: str = Field(default="", repr=False)
+    GITHUB_API_URL: str = "https://api.github.com"
+    DISCORD_WEBHOOK_URL: str = Field(default="", repr=False)
+    SLACK_WEBHOOK_URL: str = Field(default="", repr=False)
+    NOTIFY_EMAIL: Words = ()
+    ALLOW_PRIVATE_URLS: Networks = ()
+    SANDBOX_DIR: str = ""
+
+    DELIVERY_CONNECTIONS: Positive = 8
+    DELIVERY_WINDOW: Positive = 8
+    DELIVERY_RATE: float = Field(default=0, ge=0)
+    DELIVERY_ATTEMPTS: Positive = 5
+    DELIVERY_RETRY_SECONDS: Seconds = 300
+    DELIVERY_EXPIRY_HOURS: Positive = 72
+    WORKERS_CRITICAL: Positive = 1
+    WORKERS_DEFAULT: Positive = 1
+    WORKERS_BULK: Positive = 2
+
+    LEASE_SECONDS: Seconds = 30
+    SENDER_SECONDS: Seconds = 60
+    SMTP_TIMEOUT_SECONDS: Seconds = 60
+    JOB_TIMEOUT_SECONDS: Positive = 180
+    GRACE_SECONDS: Seconds = 75
+
+    PODCAST_POLL_SECONDS: Seconds = 900
+    PODCAST_ATTEMPTS: Positive = 16
+    PODCAST_WAIT_SECONDS: Seconds = 4 * 3600
+    PODCAST_LATE_SECONDS: Seconds = 48 * 3600
+    PUBLISH_WAIT_SECONDS: Seconds = 2 * 3600
+    LIVE_POLL_SECONDS: Seconds = 15
+    LIVE_WAIT_SECONDS: Seconds = 30 * 60
+
+    @field_validator("PUBLIC_URL", "GITHUB_API_URL")
+    @classmethod
+    def _is_base_url(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            host = parts.hostname
+            _ = parts.port
+        except ValueError:
+            raise ValueError("is not a URL") from None
+        if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
+            raise ValueError("takes an http(s) URL such as https://news.example.org")
+        return value.rstrip("/")
+
+    @field_validator("EMAIL_URL")
+    @classmethod
+    def _is_email_url(cls, value: str) -> str:
+        parse_smtp_url(value)
+        return value
+
+    @field_validator("DISCORD_WEBHOOK_URL", "SLACK_WEBHOOK_URL")
+    @classmethod
+    def _is_webhook(cls, value: str) -> str:
+        if value and urlsplit(value).scheme not in ("http", "https"):
+            raise ValueError("takes the https URL of a webhook")
+        return value
+
+    @field_validator("DATABASE_URL")
+    @classmethod
+    def _is_database_url(cls, value: str) -> str:
+        database(value)
+        return value
+
+    @field_validator("NOTIFY_EMAIL")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any("@" not in word for word in value):
+            raise ValueError("takes addresses, divided by commas")
+        return value
+
+
+def database(url: str) -> dict[str, Any]:
+    """Django's DATABASES entry for `sqlite:///relative`, `sqlite:////absolute` or `postgres://...` (libpq's URI)."""
+    scheme = url.split(":", 1)[0]
+    if scheme == "sqlite":
+        return _sqlite(url)
+    if scheme in ("postgres", "postgresql"):
+        return _postgres(url)
+    raise ValueError("takes sqlite:///file or postgres://user:password@host/name")
+
+
+def _sqlite(url: str) -> dict[str, Any]:
+    path = unquote(urlsplit(url).path)[1:]
+    if urlsplit(url).netloc or not path:
+        raise ValueError("takes sqlite:///file, or sqlite:////absolute/file")
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": path,
+        "CONN_MAX_AGE": None,
+        # FULL: with NORMAL a power loss can take back a committed `sending`, and so make a second copy.
+        # IMMEDIATE: a deferred transaction that turns into a writer fails at once with "database is locked".
+        "OPTIONS": {
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 30,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
+        },
+    }
+
+
+def _postgres(url: str) -> dict[str, Any]:
+    try:
+        options: dict[str, Any] = dict(conninfo_to_dict(url))
+    except ProgrammingError:
+        raise ValueError("is not a PostgreSQL URI (postgres://user:password@host/name)") from None
+    if not options.get("dbname"):
+        raise ValueError("names no database (postgres://user:password@host/name)")
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": options.pop("dbname"),
+        "USER": options.pop("user", ""),
+        "PASSWORD": options.pop("password", ""),
+        "HOST": options.pop("host", ""),
+        "PORT": str(options.pop("port", "")),
+        "CONN_MAX_AGE": None,
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": options,
+    }
+
+
+def read() -> Environment:
+    """The environment, or ImproperlyConfigured with a line for each variable that is missing or malformed."""
+    try:
+        return Environment(_env_file=os.environ.get("ENV_FILE", ".env"))  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise ImproperlyConfigured(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    """The values are left out: some are secrets."""
+    lines = [f"  {e['loc'][0]}: {_reason(dict(e))}" for e in error.errors(include_input=False)]
+    return "The environment is not right (the README lists every variable):\n" + "\n".join(lines)
+
+
+def _reason(error: dict[str, Any]) -> str:
+    if error["type"] == "missing":
+        return "is missing"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from delivery.models import EmailDelivery
+from newsletter.models import Transition
+from newsletter.models.transition import Subject
+
+from .base import ReadOnlyAdmin
+
+
+@admin.register(EmailDelivery)
+class EmailDeliveryAdmin(ReadOnlyAdmin):
+    list_display = ["id", "issue", "address", "status", "reason", "attempt", "settled_at"]
+    list_select_related = ["issue"]
+    list_filter = ["status", ("issue", admin.RelatedOnlyFieldListFilter)]
+    search_fields = ["address__startswith"]
+    search_help_text = "The beginning of an address"
+    ordering = ["-id"]
+    exclude = ["address_key"]
+    change_form_template = "admin/delivery/change_form_history.html"
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        rows = (
+            Transition.objects.of(Subject.DELIVERY, int(object_id))
+            if object_id.isdecimal()
+            else Transition.objects.none()
+        )
+        return super().change_view(request, object_id, form_url, {"transitions": rows})

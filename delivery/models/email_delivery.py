@@ -1,0 +1,124 @@
+"""The ledger: one row for each recipient of an issue."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Exists, OuterRef, Q
+from django.db.models.functions import Now
+
+from newsletter.models import Issue, Subscription, Suppression
+
+from .lease import Lease
+
+
+class DeliveryStatus(models.TextChoices):
+    PENDING = "pending"  # owed; nothing of it can have been accepted
+    SENDING = "sending"  # marked before the first byte that could lead to acceptance
+    SENT = "sent"  # a well-formed 2xx after the end of DATA
+    FAILED = "failed"  # refused for good, attempts spent, or expired
+    UNKNOWN = "unknown"  # nobody can tell; never resent automatically
+    SKIPPED = "skipped"  # unsubscribed, suppressed or cancelled before the wire
+
+
+OPEN = (DeliveryStatus.PENDING, DeliveryStatus.SENDING)
+
+
+class EmailDeliveryQuerySet(models.QuerySet["EmailDelivery"]):
+    def of(self, issue_id: int) -> EmailDeliveryQuerySet:
+        return self.filter(issue_id=issue_id)
+
+    def pending(self) -> EmailDeliveryQuerySet:
+        return self.filter(status=DeliveryStatus.PENDING)
+
+    def due(self) -> EmailDeliveryQuerySet:
+        return self.pending().filter(Q(next_attempt_at=None) | Q(next_attempt_at__lte=Now()))
+
+    def unclaimed(self) -> EmailDeliveryQuerySet:
+        return self.filter(sender=None)
+
+    def orphaned(self) -> EmailDeliveryQuerySet:
+        """Rows of a sender whose lease is over, or passed on to another."""
+        alive = Lease.objects.held().filter(pk=OuterRef("sender_id"), fence=OuterRef("fence"))
+        return self.filter(~Exists(alive), sender__isnull=False)
+
+    def with_consent(self) -> EmailDeliveryQuerySet:
+        """Rows whose reader has said yes, not said no since, and is not suppressed."""
+        confirmed = Subscription.objects.filter(pk=OuterRef("subscription_id"), state="confirmed")
+        suppressed = Suppression.objects.filter(address_key=OuterRef("address_key"))
+        return self.filter(Exists(confirmed), ~Exists(suppressed))
+
+    def held_by(self, lease: Lease) -> EmailDeliveryQuerySet:
+        """Claimed by this very holder of the lease, and the lease not over."""
+        alive = lease.mine().held().filter(fence=lease.fence)
+        return self.filter(Exists(alive), sender_id=lease.pk, fence=lease.fence)
+
+    def count_by_status(self) -> dict[str, int]:
+        """A fresh count; every status is named."""
+        counted = dict(self.values_list("status").annotate(n=models.Count("id")).order_by())
+        return {status: counted.get(status, 0) for status in DeliveryStatus.values}
+
+
+class EmailDelivery(models.Model):
+    issue = models.ForeignKey(Issue, models.PROTECT, db_index=False)
+    subscription = models.ForeignKey(Subscription, models.SET_NULL, null=True)
+    address = models.CharField(max_length=254, blank=True)
+    address_key = models.CharField(max_length=64)  # outlives the erasure of the address
+    name = models.CharField(max_length=200, blank=True)
+    status = models.CharField(max_length=10, choices=DeliveryStatus)
+    reason = models.CharField(max_length=100, blank=True)
+    reply = models.CharField(max_length=500, blank=True)  # the other side's last words, addresses removed
+    attempt = models.PositiveIntegerField(default=0)  # goes up with each `sending`; a result names its own
+    attempts_spent = models.PositiveSmallIntegerField(default=0)
+    dot_refusals = models.PositiveSmallIntegerField(default=0)  # 4xx at the dot; five of them fail the row
+    resend_no = models.PositiveSmallIntegerField(default=0)
+    next_attempt_at = models.DateTimeField(null=True, blank=True)
+    sender = models.ForeignKey(Lease, models.SET_NULL, null=True, db_index=False)
+    fence = models.BigIntegerField(null=True)
+    sending_at = models.DateTimeField(null=True, blank=True)
+    settled_at = models.DateTimeField(null=True, blank=True)
+
+    objects = EmailDeliveryQuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "email deliveries"
+        constraints = [
+            # P1 begins here: one row for each (issue, address).
+            models.UniqueConstraint(name="delivery_once", fields=["issue", "address_key"]),
+            models.CheckConstraint(
+                name="delivery_status_is_known", condition=Q(status__in=DeliveryStatus.values)
+            ),
+            models.CheckConstraint(
+                name="delivery_sending_is_fenced",
+                condition=~Q(status="sending")
+                | Q(fence__isnull=False, attempt__gt=0, sending_at__isnull=False),
+            ),
+        ]
+        indexes = [
+            # The books: count by status of one issue; the admin's filter.
+            models.Index(fields=["issue", "status"], name="delivery_books"),
+            # The claim: pending rows of an issue that nobody holds, from a cursor on.
+            models.Index(
+                fields=["issue", "id"],
+                condition=Q(status="pending", sender__isnull=True),
+                name="delivery_claim",
+            ),
+            # The recovery: rows in somebody's hands.
+            models.Index(
+                fields=["sender", "status"],
+                condition=Q(sender__isnull=False),
+                name="delivery_in_hands",
+            ),
+            # When is the next retry of an issue due.
+            models.Index(
+                fields=["issue", "next_attempt_at"],
+                condition=Q(status="pending", next_attempt_at__isnull=False),
+                name="delivery_retry",
+            ),
+            # One person's mail (the admin's search).
+            models.Index(fields=["address"], name="delivery_address"),
+        ]
+
+    def __str__(self) -> str:
+        return f"delivery {self.pk}: {self.status}"
+
+

@@ -1,0 +1,26 @@
+"""One due time of a schedule: the row that lets it run once on any number of hosts."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from newsletter.models import Issue, Newsletter
+
+
+class Occurrence(models.Model):
+    schedule = models.CharField(max_length=30)
+    newsletter = models.ForeignKey(Newsletter, models.CASCADE)
+    due_utc = models.DateTimeField()
+    noticed_at = models.DateTimeField(db_default=models.functions.Now())
+    issue = models.ForeignKey(Issue, models.SET_NULL, null=True, blank=True)  # what it started
+    note = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                name="occurrence_once", fields=["schedule", "newsletter", "due_utc"]
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.schedule} {self.due_utc:%Y-%m-%d %H:%M}Z"

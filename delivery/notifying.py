@@ -1,0 +1,143 @@
+"""Notices to the people who run the newsletter: best effort, at most once for each event and channel."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from functools import partial
+from typing import Literal
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+
+from newsletter.models import Issue, Newsletter
+
+from . import http, queue
+from .channel import transport
+from .errors import EdgeError
+from .models import Notification
+from .models.notification import NotificationState
+from .notifiers import Notice, discord, slack
+from .notifiers import email as by_email
+from .outcome import Discard, Done, Outcome
+from .transports import Envelope
+from .transports.outcomes import Verdict
+
+log = structlog.get_logger(__name__)
+
+Level = Literal["info", "warning", "error"]
+
+
+def tell(
+    event: str,
+    title: str,
+    *lines: str,
+    level: Level = "info",
+    issue: Issue | None = None,
+    newsletter: Newsletter | None = None,
+    once: str = "",
+) -> None:
+    """Queue a notice for each channel, in the transaction of what it tells. The same `once` is told only once."""
+    about = f"issue:{issue.pk}" if issue else f"newsletter:{newsletter.pk}" if newsletter else "all"
+    key = f"{event}:{about}:{once}" if once else f"{event}:{about}"
+    log.log(_severity(level), f"notice.{event}", issue=issue.pk if issue else None)
+    notice = {
+        "event": event,
+        "level": level,
+        "title": title,
+        "lines": list(lines),
+        "url": _admin_url(issue),
+        "from": (issue.newsletter if issue else newsletter or Newsletter()).from_email,
+    }
+    with transaction.atomic():
+        for name in channels():
+            _queue(key, name, notice, issue)
+
+
+def channels() -> list[str]:
+    """The configured channels: `discord`, `slack`, and one `email:N` for each address."""
+    found = [
+        name
+        for name, url in (
+            ("discord", settings.DISCORD_WEBHOOK_URL),
+            ("slack", settings.SLACK_WEBHOOK_URL),
+        )
+        if url
+    ]
+    return found + [f"email:{number}" for number in range(len(settings.NOTIFY_EMAIL))]
+
+
+def deliver(notification_id: int) -> Outcome:
+    """Tell one notice: marked before the first byte, and never tried again after it."""
+    marked = Notification.objects.filter(
+        pk=notification_id, state=NotificationState.PENDING
+    ).update(state=NotificationState.SENDING)
+    if not marked:
+        return Discard("told already, or given up")
+    row = Notification.objects.get(pk=notification_id)
+    try:
+        _send(row)
+    except EdgeError as error:
+        return Done(error.message, partial(_settle, row, NotificationState.FAILED, error.message))
+    return Done("told", partial(_settle, row, NotificationState.SENT, ""))
+
+
+def _queue(key: str, name: str, notice: dict[str, object], issue: Issue | None) -> None:
+    row, created = Notification.objects.get_or_create(
+        key=key[:150], channel=name, defaults={"issue": issue, "notice": notice}
+    )
+    if created:
+        queue.enqueue(
+            "notify",
+            key=f"notify:{row.pk}",
+            issue_id=issue.pk if issue else None,
+            notification_id=row.pk,
+        )
+
+
+def _settle(row: Notification, state: str, note: str) -> None:
+    Notification.objects.filter(pk=row.pk).update(state=state, note=note[:500])
+
+
+def _send(row: Notification) -> None:
+    data = row.notice
+    notice = Notice(data["event"], data["level"], data["title"], tuple(data["lines"]), data["url"])
+    fetch = partial(http.fetch, allow_private=settings.ALLOW_PRIVATE_URLS)
+    if row.channel == "discord":
+        discord.notify(settings.DISCORD_WEBHOOK_URL, notice, fetch=fetch)
+    elif row.channel == "slack":
+        slack.notify(settings.SLACK_WEBHOOK_URL, notice, fetch=fetch)
+    else:
+        _mail(row.channel, notice, data["from"])
+
+
+def _mail(name: str, notice: Notice, sender: str) -> None:
+    number = int(name.partition(":")[2])
+    if number >= len(settings.NOTIFY_EMAIL):
+        raise EdgeError("NOTIFY_EMAIL no longer names this recipient", permanent=True)
+    to = settings.NOTIFY_EMAIL[number]
+    data = by_email.compose(
+        notice,
+        from_address=sender or to,
+        to_address=to,
+        date=datetime.now(UTC),
+        message_id=f"<notice.{secrets.token_hex(12)}@{(sender or to).rpartition('@')[2]}>",
+    )
+    connection = transport().connect()
+    try:
+        outcome = connection.send(Envelope(sender or to, to, data))
+    finally:
+        connection.close()
+    if outcome.verdict is not Verdict.SENT:
+        raise EdgeError(f"the notice was not accepted: {outcome.reason} {outcome.reply}".strip())
+
+
+def _admin_url(issue: Issue | None) -> str:
+    if issue is None:
+        return f"{settings.PUBLIC_URL}/admin/"
+    return f"{settings.PUBLIC_URL}/admin/newsletter/issue/{issue.pk}/change/"
+
+
+def _severity(level: Level) -> int:
+    return {"info": 20, "warning": 30, "error": 40}[level]

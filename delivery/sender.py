@@ -1,0 +1,292 @@
+"""One sender: claims rows of an issue's ledger, puts them on the wire, writes down what came of them.
+
+All statements run in one thread; the network is in the others. The order of things is the promise:
+a row is `sending`, committed, before the first byte of it that could lead to acceptance.
+"""
+
+from __future__ import annotations
+
+import queue as queues
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+from django.conf import settings
+from django.db import DatabaseError, connection, transaction
+from django.db.models import F
+
+from newsletter.models import Issue, Transition, database_now, update_returning
+from newsletter.models.issue import IssueState
+from newsletter.models.transition import Subject
+
+from . import limits
+from .channel import transport
+from .message import Recipient, stamp
+from .models import CompiledIssue, EmailDelivery, Lease
+from .models.email_delivery import DeliveryStatus
+from .results import Result, record
+from .stopping import stopping
+from .transports import Connection, Envelope
+from .transports.outcomes import Outcome, Phase, Verdict
+
+log = structlog.get_logger(__name__)
+
+BATCH = 200
+# It is ours where the servers refuse many for policy: pause, before a reputation is gone (design, section 5).
+POLICY_LAST, POLICY_COUNT, POLICY_SHARE = 50, 5, 0.2
+TICK = 0.5
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A claimed row: all that its bytes depend on, beside the compiled issue."""
+
+    id: int
+    address: str
+    name: str
+    token: str
+
+
+class Sender:
+    def __init__(self, issue: Issue, lease: Lease) -> None:
+        compiled = CompiledIssue.objects.get(pk=issue.pk)
+        self.issue = issue
+        self.lease = lease
+        self.message = compiled.message
+        self.mail_from = compiled.mail_from
+        self.claimed: deque[Row] = deque()
+        self.on_wire: dict[int, int] = {}  # delivery -> attempt
+        self.results: queues.SimpleQueue[Result] = queues.SimpleQueue()
+        self.policy: deque[bool] = deque(maxlen=POLICY_LAST)
+        self.cursor = 0
+        self.sent = 0
+        self.pause_reason = ""
+        self.channel_trouble = ""
+        self.held = True  # the lease, and the issue's word that it may be sent
+        self.wait_for_rate = 0.0
+        self.renewed_at = time.monotonic()
+
+    def run(self) -> None:
+        """Drain until the ledger has nothing for us, the turn is over, or something says stop."""
+        self.deadline = time.monotonic() + settings.SENDER_SECONDS
+        threads = min(settings.DELIVERY_CONNECTIONS, settings.DELIVERY_WINDOW)
+        with _Wire(threads) as wire:
+            while self._step(wire):
+                pass
+
+    def _step(self, wire: _Wire) -> bool:
+        """Results and next starts share a commit. False: finished."""
+        results = self._collect()
+        starting = self._may_start()
+        if starting:
+            _until_written(self._claim)
+        won = _until_written(lambda: self._commit(results, starting))
+        self._count(results)
+        for row, attempt in won:
+            self.on_wire[row.id] = attempt
+            wire.submit(self._deliver, row, attempt)
+        return bool(self.on_wire) or (self._may_start() and self._has_more(won))
+
+    def _collect(self) -> list[Result]:
+        """What the wire has answered; waits for it where there is nothing else to do."""
+        found: list[Result] = []
+        full = len(self.on_wire) >= settings.DELIVERY_WINDOW
+        if self.on_wire and (full or not self.claimed or self.wait_for_rate or not self._may_start()):
+            try:
+                found.append(self.results.get(timeout=min(TICK, self.wait_for_rate or TICK)))
+            except queues.Empty:
+                pass
+        elif self.wait_for_rate:
+            time.sleep(min(TICK, self.wait_for_rate))
+        while not self.results.empty():
+            found.append(self.results.get())
+        return found
+
+    def _may_start(self) -> bool:
+        return (
+            self.held
+            and not self.pause_reason
+            and not self.channel_trouble
+            and not stopping()
+            and time.monotonic() < self.deadline
+        )
+
+    def _has_more(self, won: list[Any]) -> bool:
+        return bool(won or self.claimed or self.wait_for_rate)
+
+    def _claim(self) -> None:
+        """Lease a batch by an id cursor; once past the end it wraps, for the rows that came back."""
+        if self.claimed:
+            return
+        for start in {self.cursor: None, 0: None}:
+            self.claimed.extend(self._lease_batch(start))
+            if self.claimed:
+                self.cursor = self.claimed[-1].id
+                return
+        self.cursor = 0
+
+    def _lease_batch(self, start: int) -> list[Row]:
+        free = EmailDelivery.objects.of(self.issue.pk).due().unclaimed().filter(id__gt=start)
+        with transaction.atomic():
+            batch = free.order_by("id").select_for_update(skip_locked=True)[:BATCH]
+            alive = self.lease.mine().held().exists()
+            if not alive:
+                self.held = False
+                return []
+            won = update_returning(
+                EmailDelivery.objects.pending().unclaimed().filter(id__in=batch.values("id")),
+                sender=self.lease.pk,
+                fence=self.lease.fence,
+            )
+            rows = (
+                EmailDelivery.objects.filter(id__in=[id for (id,) in won])
+                .order_by("id")
+                .values_list("id", "address", "name", "subscription__token")
+            )
+            return [Row(id, address, name, token or "") for id, address, name, token in rows]
+
+    def _commit(self, results: list[Result], starting: bool) -> list[tuple[Row, int]]:
+        """One transaction: results in, lease renewed, next rows marked `sending`. The rows that were won."""
+        if not results and not starting and not self._renewal_is_due():
+            return []
+        with transaction.atomic():
+            # FOR SHARE against the FOR UPDATE of pause and cancel; SQLite has one writer anyway.
+            issue = self._read_issue()
+            may_send = issue.state == IssueState.SENDING and issue.paused_at is None
+            record(issue, results)
+            self._renew()
+            self.held = self.held and may_send
+            room = settings.DELIVERY_WINDOW - len(self.on_wire) + len(results)
+            return self._mark_sending(room) if starting and self.held else []
+
+    def _read_issue(self) -> Issue:
+        rows = Issue.objects.filter(pk=self.issue.pk)
+        if connection.vendor == "postgresql":
+            sql, params = rows.query.sql_with_params()
+            return Issue.objects.raw(f"{sql} FOR SHARE", params)[0]
+        return rows.get()
+
+    def _renewal_is_due(self) -> bool:
+        return time.monotonic() - self.renewed_at >= settings.LEASE_SECONDS / 3
+
+    def _renew(self) -> None:
+        if self._renewal_is_due():
+            self.held = self.lease.renew() and self.held
+            self.renewed_at = time.monotonic()
+
+    def _mark_sending(self, room: int) -> list[tuple[Row, int]]:
+        granted, self.wait_for_rate = limits.take("smtp", min(room, len(self.claimed)))
+        batch = {row.id: row for row in (self.claimed.popleft() for _ in range(granted))}
+        if not batch:
+            return []
+        mine = EmailDelivery.objects.filter(id__in=batch).pending().held_by(self.lease)
+        won = update_returning(
+            mine.with_consent(),
+            ("id", "attempt"),
+            status=DeliveryStatus.SENDING,
+            attempt=F("attempt") + 1,
+            sending_at=database_now(),
+            next_attempt_at=None,
+            reason="",
+            reply="",
+        )
+        if len(won) < len(batch):
+            self._skip_without_consent(list(batch))
+        return [(batch[id], attempt) for id, attempt in won]
+
+    def _skip_without_consent(self, ids: list[int]) -> None:
+        mine = EmailDelivery.objects.filter(id__in=ids).pending().held_by(self.lease)
+        gone = update_returning(
+            mine.exclude(pk__in=mine.with_consent().values("pk")),
+            status=DeliveryStatus.SKIPPED,
+            reason="unsubscribed or suppressed",
+            settled_at=database_now(),
+            sender=None,
+            fence=None,
+        )
+        Transition.objects.record(
+            Subject.DELIVERY,
+            (id for (id,) in gone),
+            "pending",
+            "skipped",
+            "unsubscribed or suppressed before the wire",
+            "sender",
+        )
+
+    def _deliver(self, connection: Connection, row: Row, attempt: int) -> None:
+        """In a thread of the wire: no statement, no exception."""
+        self.results.put(Result(row.id, attempt, self._attempt(connection, row)))
+
+    def _attempt(self, connection: Connection, row: Row) -> Outcome:
+        url = f"{settings.PUBLIC_URL}/u/{row.token}/"
+        recipient = Recipient(row.id, row.address, row.name, url)
+        try:
+            data = stamp(self.message, recipient)
+        except ValueError:
+            return Outcome(Verdict.FAILED, "cannot_be_stamped", "", Phase.MAIL)
+        return connection.send(Envelope(self.mail_from, row.address, data))
+
+    def _count(self, results: list[Result]) -> None:
+        for result in results:
+            self.on_wire.pop(result.delivery_id, None)
+            outcome = result.outcome
+            self.sent += outcome.verdict is Verdict.SENT
+            self.policy.append(outcome.policy_refusal)
+            if outcome.verdict is Verdict.RETRY_CHANNEL:
+                self.channel_trouble = f"{outcome.reason} {outcome.reply}".strip()
+            elif outcome.verdict is Verdict.PAUSE:
+                self.pause_reason = f"{outcome.reason} {outcome.reply}".strip()
+        refused = sum(self.policy)
+        if refused >= POLICY_COUNT and refused >= POLICY_SHARE * len(self.policy):
+            self.pause_reason = f"{refused} of the last {len(self.policy)} were refused by policy"
+
+
+class _Wire:
+    """Threads that each hold a connection while they send."""
+
+    def __init__(self, size: int) -> None:
+        way_out = transport()
+        self._pool = ThreadPoolExecutor(size, thread_name_prefix="wire")
+        self._idle: queues.LifoQueue[Connection] = queues.LifoQueue()
+        for _ in range(size):
+            self._idle.put(way_out.connect())
+
+    def __enter__(self) -> _Wire:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True)
+        while not self._idle.empty():
+            self._idle.get().close()
+
+    def submit(self, deliver: Callable[[Connection, Row, int], None], row: Row, attempt: int) -> None:
+        self._pool.submit(self._with_connection, deliver, row, attempt)
+
+    def _with_connection(
+        self, deliver: Callable[[Connection, Row, int], None], row: Row, attempt: int
+    ) -> None:
+        held = self._idle.get()
+        try:
+            deliver(held, row, attempt)
+        finally:
+            self._idle.put(held)
+
+
+def _until_written(commit: Callable[[], T]) -> T:
+    """A result that was seen is written, also when the database is away for a while."""
+    give_up = time.monotonic() + settings.JOB_TIMEOUT_SECONDS / 3
+    while True:
+        try:
+            return commit()
+        except DatabaseError:
+            if time.monotonic() > give_up:
+                raise
+            log.warning("sender.database_trouble")
+            connection.close()
+            time.sleep(TICK)

@@ -1,0 +1,245 @@
+"""The send: freeze the audience, drain the ledger, close by the balance."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+from functools import partial
+
+import structlog
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import Min
+
+from newsletter.models import Issue, Transition, database_now, update_returning
+from newsletter.models.issue import IssueState
+from newsletter.models.transition import Subject
+from newsletter.rendering import Slots, render_email
+
+from . import notifying, queue
+from .message import Mailbox, compile_message
+from .models import CompiledIssue, EmailDelivery, Lease
+from .models.email_delivery import OPEN, DeliveryStatus
+from .outcome import Discard, Done, Outcome, Retry, Wait
+from .sender import Sender
+
+log = structlog.get_logger(__name__)
+
+# The audience rule: confirmed for this newsletter, not erased, not suppressed.
+FREEZE = """
+INSERT INTO delivery_emaildelivery
+    (issue_id, subscription_id, address, address_key, name, status,
+     reason, reply, attempt, attempts_spent, dot_refusals, resend_no)
+SELECT %s, subscription.id, subscriber.address, subscriber.address_key, subscriber.name, 'pending',
+     '', '', 0, 0, 0, 0
+FROM newsletter_subscription subscription
+JOIN newsletter_subscriber subscriber ON subscriber.id = subscription.subscriber_id
+WHERE subscription.newsletter_id = %s AND subscription.state = 'confirmed' AND subscriber.address <> ''
+  AND NOT EXISTS (SELECT 1 FROM newsletter_suppression suppression
+                  WHERE suppression.address_key = subscriber.address_key)
+ORDER BY subscription.id
+"""
+
+
+def compile_issue(issue: Issue) -> CompiledIssue:
+    """The issue's MIME with its slots filled; not saved. Made once: the freeze stores it."""
+    document = issue.approved_document()
+    podcast = getattr(issue, "podcast", None)
+    in_time = podcast.slot if podcast and podcast.state == "ready" else None
+    sender = Mailbox(document.sender_name, issue.newsletter.from_email)
+    message = compile_message(
+        render_email(document, Slots(in_time, issue.web_url)),
+        sender=sender,
+        list_id=issue.newsletter.list_id,
+        date=database_now(),
+        nonce=secrets.token_hex(12),
+    )
+    return CompiledIssue(issue=issue, content=message.to_json(), mail_from=sender.address)
+
+
+def freeze(issue: Issue, compiled: CompiledIssue, *, actor: str) -> bool:
+    """published -> sending, with the ledger of everybody who is owed a copy. False: nobody to mail, or not ours to do.
+
+    Call it in the transaction of the step that it ends.
+    """
+    with transaction.atomic():
+        fresh = Issue.objects.select_for_update().get(pk=issue.pk)
+        if fresh.state != IssueState.PUBLISHED or fresh.audience_frozen_at or fresh.paused_at:
+            return False
+        audience = _insert_audience(fresh)
+        if not audience:
+            return False
+        compiled.save(force_insert=True)
+        now = database_now()
+        fresh.move(
+            IssueState.SENDING,
+            reason=f"audience frozen: {audience}",
+            actor=actor,
+            audience_frozen_at=now,
+            audience=audience,
+        )
+        wake(fresh)
+    return True
+
+
+def wake(issue: Issue, *, hurry: bool = False) -> bool:
+    """Make sure that senders are at work on the issue's ledger; True where one was missing."""
+    want = queue.enqueue if hurry else queue.ensure
+    missing = [
+        want("deliver", key=f"deliver:{issue.pk}:{n}", issue_id=issue.pk, id=issue.pk, slot=n)
+        for n in range(settings.WORKERS_BULK)
+    ]
+    return any(missing)
+
+
+def deliver(issue_id: int, slot: int) -> Outcome:
+    """One sender's turn: hold the slot's lease, drain for SENDER_SECONDS, say how it goes on."""
+    issue = Issue.objects.select_related("newsletter").filter(pk=issue_id).first()
+    if issue is None:
+        return Discard("the issue is gone")
+    if issue.state != IssueState.SENDING or issue.paused_at:
+        return Done(f"nothing to send: {'paused' if issue.paused_at else issue.state}")
+    lease = Lease.acquire(f"sender:{issue_id}:{slot}")
+    if lease is None:
+        return Wait(settings.LEASE_SECONDS / 3, "another sender holds this slot")
+    try:
+        sender = Sender(issue, lease)
+        sender.run()
+    finally:
+        # Rows that are still `sending` here are unknown: the recovery finds them by the released lease.
+        EmailDelivery.objects.pending().filter(sender_id=lease.pk).update(sender=None, fence=None)
+        lease.release()
+    return _how_it_goes_on(issue, sender)
+
+
+def close(issue: Issue) -> Outcome:
+    """sending -> sent: nothing pending or sending, and a fresh count equals the audience of the freeze."""
+    if issue.state != IssueState.SENDING:
+        return Done(f"nothing to close: {issue.state}")
+    rows = EmailDelivery.objects.of(issue.pk)
+    if rows.filter(status__in=OPEN).exists():
+        return Done("rows are still open", partial(wake, issue))
+    return Done("the books are closed", partial(_close, issue))
+
+
+def books(issue: Issue) -> dict[str, int | bool | str | None]:
+    """The ledger in figures: a fresh count by status, and whether it equals the frozen audience."""
+    counts = EmailDelivery.objects.of(issue.pk).count_by_status()
+    frozen = issue.audience is not None
+    return {
+        "issue": issue.label,
+        "state": issue.state,
+        "paused": issue.paused_at is not None,
+        "audience": issue.audience,
+        **counts,
+        "balanced": frozen and sum(counts.values()) == issue.audience,
+    }
+
+
+def skip_pending(issue_id: int, reason: str, actor: str) -> int:
+    """pending -> skipped, all of an issue; the number of rows."""
+    return _settle_pending(issue_id, DeliveryStatus.SKIPPED, reason, actor)
+
+
+def expire(issue: Issue) -> int:
+    """pending -> failed, DELIVERY_EXPIRY_HOURS after the freeze; the number of rows."""
+    bound = timedelta(hours=settings.DELIVERY_EXPIRY_HOURS)
+    if not issue.audience_frozen_at or database_now() - issue.audience_frozen_at < bound:
+        return 0
+    return _settle_pending(issue.pk, DeliveryStatus.FAILED, "expired", "recovery")
+
+
+def _settle_pending(issue_id: int, status: str, reason: str, actor: str) -> int:
+    with transaction.atomic():
+        won = update_returning(
+            EmailDelivery.objects.of(issue_id).pending(),
+            status=status,
+            reason=reason,
+            settled_at=database_now(),
+            sender=None,
+            fence=None,
+        )
+        ids = (row[0] for row in won)
+        Transition.objects.record(Subject.DELIVERY, ids, "pending", status, reason, actor)
+    return len(won)
+
+
+def _insert_audience(issue: Issue) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(FREEZE, [issue.pk, issue.newsletter_id])
+        return int(cursor.rowcount)
+
+
+def _how_it_goes_on(issue: Issue, sender: Sender) -> Outcome:
+    if sender.pause_reason:
+        return Done(f"paused: {sender.pause_reason}", partial(_pause, issue, sender.pause_reason))
+    if sender.channel_trouble:
+        return _after_trouble(issue, sender)
+    rows = EmailDelivery.objects.of(issue.pk)
+    if not rows.filter(status__in=OPEN).exists():
+        note = f"drained: {sender.sent} sent in this turn"
+        return Done(note, partial(_enqueue_close, issue))
+    if rows.due().unclaimed().exists():
+        return Wait(0, f"goes on: {sender.sent} sent in this turn")
+    later = rows.pending().unclaimed().aggregate(at=Min("next_attempt_at"))["at"]
+    if later is None:
+        return Done("the other senders hold the rest")
+    seconds = max(1.0, (later - database_now()).total_seconds())
+    return Wait(seconds, "waits for the next retry")
+
+
+def _after_trouble(issue: Issue, sender: Sender) -> Outcome:
+    """The channel backs off; the rows' attempts are unspent, and 72 h after the freeze end it."""
+    note = f"the mail server did not take it: {sender.channel_trouble}"
+    if sender.sent:
+        return Wait(queue.backoff(1), note)
+    notifying.tell(
+        "smtp_trouble",
+        f"The mail server does not take “{issue.title}”",
+        note,
+        "Tried again by itself, at growing intervals. Check EMAIL_URL and the server.",
+        level="error",
+        issue=issue,
+    )
+    return Retry(note, endless=True)
+
+
+def _pause(issue: Issue, reason: str) -> None:
+    if issue.pause(reason=reason, actor="sender"):
+        notifying.tell(
+            "paused",
+            f"“{issue.title}” was paused",
+            reason,
+            "Nothing is lost. Put it right, then resume.",
+            level="error",
+            issue=issue,
+            once=str(issue.paused_at),
+        )
+
+
+def _enqueue_close(issue: Issue) -> None:
+    queue.enqueue("close", key=f"close:{issue.pk}", issue_id=issue.pk, id=issue.pk)
+
+
+def _close(issue: Issue) -> None:
+    fresh = Issue.objects.select_for_update().get(pk=issue.pk)
+    figures = books(fresh)
+    if fresh.state != IssueState.SENDING or figures["pending"] or figures["sending"]:
+        return
+    if not figures["balanced"]:
+        _tell_imbalance(fresh, figures)
+        return
+    fresh.move(
+        IssueState.SENT,
+        reason=f"the books balance: {figures['sent']} sent of {fresh.audience}",
+        actor="close",
+        closed_at=database_now(),
+    )
+    queue.enqueue("report", key=f"report:{issue.pk}", issue_id=issue.pk, id=issue.pk)
+
+
+def _tell_imbalance(issue: Issue, figures: dict[str, int | bool | str | None]) -> None:
+    counted = sum(int(figures[status] or 0) for status in DeliveryStatus.values)
+    reason = f"the books do not balance: {counted} rows, {issue.audience} at the freeze"
+    if issue.block(reason=reason, actor="close"):
+        notifying.tell("imbalance", f"“{issue.title}” cannot be closed", reason, level="error", issue=issue)

@@ -1,0 +1,41 @@
+"""How one copy leaves the building: the two protocols that every transport follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from delivery.transports.outcomes import Outcome
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """One copy for one recipient.
+
+    ``mail_from`` and ``rcpt_to`` are bare addresses (no display name, no angle brackets),
+    domains as A-labels. ``data`` is the complete message: CRLF line ends, not dot-stuffed.
+    """
+
+    mail_from: str
+    rcpt_to: str
+    data: bytes
+
+
+class Connection(Protocol):
+    """What one sending thread holds. Not for use by several threads at once."""
+
+    def send(self, envelope: Envelope) -> Outcome:
+        """Make one attempt and say what came of it; never raise for what the other side does."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is open, politely and quickly; never raise."""
+        ...
+
+
+class Transport(Protocol):
+    """A configured way out; makes connections."""
+
+    def connect(self) -> Connection:
+        """Return a connection; nothing crosses the network before its first send."""
+        ...

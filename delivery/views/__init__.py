@@ -1,0 +1,1 @@
+"""What operators see, beside the admin's own pages."""

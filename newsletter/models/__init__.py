@@ -1,0 +1,28 @@
+"""The nouns of writing and reading: one a file."""
+
+from .address import AddressKey, address_key, normalise_address
+from .clock import database_now
+from .issue import Issue, Refused
+from .newsletter import Newsletter
+from .podcast import Podcast
+from .returning import update_returning
+from .subscriber import Subscriber
+from .subscription import Subscription
+from .suppression import Suppression
+from .transition import Transition
+
+__all__ = [
+    "AddressKey",
+    "Issue",
+    "Newsletter",
+    "Podcast",
+    "Refused",
+    "Subscriber",
+    "Subscription",
+    "Suppression",
+    "Transition",
+    "address_key",
+    "database_now",
+    "normalise_address",
+    "update_returning",
+]

@@ -1,0 +1,70 @@
+"""Subscriber x newsletter, with its consent."""
+
+from __future__ import annotations
+
+from django.db import models, transaction
+from django.db.models import Q
+
+from newsletter.signals import consent_withdrawn
+from newsletter.tokens import new_token
+
+from .clock import database_now
+from .newsletter import Newsletter
+from .subscriber import Subscriber
+from .transition import Subject, Transition
+
+
+class SubscriptionState(models.TextChoices):
+    PENDING = "pending"  # asked to join, did not confirm yet
+    CONFIRMED = "confirmed"  # is mailed
+    UNSUBSCRIBED = "unsubscribed"  # said no; only the person can take it back
+
+
+class Subscription(models.Model):
+    subscriber = models.ForeignKey(Subscriber, models.CASCADE)
+    newsletter = models.ForeignKey(Newsletter, models.CASCADE)
+    state = models.CharField(max_length=12, choices=SubscriptionState)
+    # In the links of the mails; stored, so that they work after a deploy or a rotated key.
+    token = models.CharField(max_length=43, unique=True, default=new_token, editable=False)
+    consent_source = models.CharField(max_length=200)
+    consent_at = models.DateTimeField(null=True, blank=True)
+    unsubscribed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                name="subscription_once", fields=["subscriber", "newsletter"]
+            ),
+            models.CheckConstraint(
+                name="subscription_confirmed_has_consent",
+                condition=~Q(state="confirmed") | Q(consent_at__isnull=False),
+            ),
+        ]
+        indexes = [
+            # The freeze: everybody of one newsletter who is mailed.
+            models.Index(
+                fields=["newsletter", "id"],
+                condition=Q(state="confirmed"),
+                name="subscription_confirmed",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.newsletter}: {self.state}"
+
+    def unsubscribe(self, *, actor: str, reason: str) -> bool:
+        """Withdraw the consent; False where that was done before. Never undone by an import."""
+        with transaction.atomic():
+            moved = (
+                Subscription.objects.filter(pk=self.pk)
+                .exclude(state=SubscriptionState.UNSUBSCRIBED)
+                .update(state=SubscriptionState.UNSUBSCRIBED, unsubscribed_at=database_now())
+            )
+            if not moved:
+                return False
+            Transition.objects.record(
+                Subject.SUBSCRIPTION, [self.pk], self.state, "unsubscribed", reason, actor
+            )
+            consent_withdrawn.send(Subscription, subscription_id=self.pk)
+        self.refresh_from_db()
+        return True

@@ -1,0 +1,23 @@
+"""An address that must not be mailed, and why."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class SuppressionReason(models.TextChoices):
+    BAD_ADDRESS = "bad_address"  # the server said that there is no such mailbox (5.1.x)
+    COMPLAINT = "complaint"  # the reader called it spam
+    OPERATOR = "operator"  # somebody here decided it
+
+
+class Suppression(models.Model):
+    """Kept by the address's keyed hash, so that it outlives the erasure of the person."""
+
+    address_key = models.CharField(max_length=64, unique=True)
+    reason = models.CharField(max_length=20, choices=SuppressionReason)
+    detail = models.CharField(max_length=500, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"{self.reason} since {self.created_at:%Y-%m-%d}"

@@ -1,0 +1,10 @@
+"""The random tokens of the links in the mails."""
+
+from __future__ import annotations
+
+import secrets
+
+
+def new_token() -> str:
+    """32 random bytes, URL-safe: 43 characters."""
+    return secrets.token_urlsafe(32)

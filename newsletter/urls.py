@@ -1,0 +1,14 @@
+"""The public addresses. They stand in mails that were sent: they never change."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from .views import pages, unsubscribe
+
+urlpatterns = [
+    path("", pages.home, name="home"),
+    path("n/<slug:newsletter>/", pages.archive, name="archive"),
+    path("n/<slug:newsletter>/<slug:slug>/", pages.issue, name="issue"),
+    path("u/<str:token>/", unsubscribe.unsubscribe, name="unsubscribe"),
+]

