@@ -20,7 +20,7 @@ def main() -> None:
     try:
         from config import settings  # noqa: F401
     except ImproperlyConfigured as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         sys.exit(2)
     execute_from_command_line(sys.argv)
 

@@ -201,5 +201,3 @@ def _reason(error: dict[str, Any]) -> str:
     if error["type"] == "missing":
         return "is missing"
     return str(error["msg"]).removeprefix("Value error, ")
-
-

@@ -12,7 +12,7 @@ from config.logs import logging_config
 BASE_DIR = Path(__file__).resolve().parent.parent
 ENV = environment.read()
 # Every variable is a setting of the same name.
-globals().update({name: value for name, value in ENV})
+globals().update(dict(ENV))
 
 _public = urlsplit(ENV.PUBLIC_URL)
 _https = _public.scheme == "https"
@@ -116,4 +116,3 @@ Q_CLUSTER: dict[str, Any] = {
 
 LOGGING_CONFIG = None
 logging_config(ENV.LOG_FORMAT, ENV.LOG_LEVEL)
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Literal
@@ -83,7 +84,7 @@ def deliver(notification_id: int) -> Outcome:
     return Done("told", partial(_settle, row, NotificationState.SENT, ""))
 
 
-def _queue(key: str, name: str, notice: dict[str, object], issue: Issue | None) -> None:
+def _queue(key: str, name: str, notice: Mapping[str, object], issue: Issue | None) -> None:
     row, created = Notification.objects.get_or_create(
         key=key[:150], channel=name, defaults={"issue": issue, "notice": notice}
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-Advance = Callable[[], None]
+Advance = Callable[[], object]
 
 
 def _nothing() -> None:

@@ -56,7 +56,9 @@ def publish(issue: Issue) -> Published:
     podcast = getattr(issue, "podcast", None)
     text = render_post(document, Slots(podcast.slot if podcast else None, ""))
     post = Post(post_path(issue), text.encode(), f"Publish {document.title}")
-    Issue.objects.filter(pk=issue.pk).update(post_path=post.path, post_tried_sha=blob_sha(post.data))
+    Issue.objects.filter(pk=issue.pk).update(
+        post_path=post.path, post_tried_sha=blob_sha(post.data)
+    )
     with _turn(issue.newsletter):
         return _write(publisher(issue.newsletter), post, issue)
 

@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 def recover() -> dict[str, int]:
-    """Jobs of dead workers, rows of dead senders, expired rows, runs without a job; how many of each. Safe to repeat."""
+    """Dead workers' jobs, dead senders' rows, expired rows, runs without a job: how many of each. Safe to repeat."""
     found = {
         "jobs": queue.recover(),
         "unknown": _tell_unknown(),

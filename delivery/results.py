@@ -66,7 +66,7 @@ def _retry_recipient(issue: Issue, result: Result) -> None:
         .first()
         or 0
     )
-    delay = random.uniform(0.5, 1) * settings.DELIVERY_RETRY_SECONDS * 2**spent
+    delay = random.uniform(0.5, 1) * settings.DELIVERY_RETRY_SECONDS * 2**spent  # noqa: S311
     at = database_now() + timedelta(seconds=delay)
     _give_back(issue, result, at, attempts_spent=F("attempts_spent") + 1)
     _fail_spent(result, "attempts_spent", attempts_spent__gte=settings.DELIVERY_ATTEMPTS)

@@ -1,4 +1,4 @@
-"""The one table of recurring work. The minute tick asks it what is due; UNIQUE(schedule, newsletter, due) runs it once."""
+"""The one table of recurring work. The minute tick asks what is due; UNIQUE(schedule, newsletter, due) runs it once."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ def tick() -> int:
     return made
 
 
-def due_now(newsletter: Newsletter, now: datetime) -> Iterator[tuple[Schedule, Newsletter, datetime]]:
+def due_now(
+    newsletter: Newsletter, now: datetime
+) -> Iterator[tuple[Schedule, Newsletter, datetime]]:
     """The due times that have come, are not past their bound, and lie after the newsletter was made."""
     today = newsletter.today(now)
     for schedule in TABLE:

@@ -97,7 +97,9 @@ class Sender:
         """What the wire has answered; waits for it where there is nothing else to do."""
         found: list[Result] = []
         full = len(self.on_wire) >= settings.DELIVERY_WINDOW
-        if self.on_wire and (full or not self.claimed or self.wait_for_rate or not self._may_start()):
+        if self.on_wire and (
+            full or not self.claimed or self.wait_for_rate or not self._may_start()
+        ):
             try:
                 found.append(self.results.get(timeout=min(TICK, self.wait_for_rate or TICK)))
             except queues.Empty:
@@ -173,11 +175,11 @@ class Sender:
         return rows.get()
 
     def _renewal_is_due(self) -> bool:
-        return time.monotonic() - self.renewed_at >= settings.LEASE_SECONDS / 3
+        return bool(time.monotonic() - self.renewed_at >= settings.LEASE_SECONDS / 3)
 
     def _renew(self) -> None:
         if self._renewal_is_due():
-            self.held = self.lease.renew() and self.held
+            self.held = self.held and self.lease.renew()
             self.renewed_at = time.monotonic()
 
     def _mark_sending(self, room: int) -> list[tuple[Row, int]]:
@@ -265,7 +267,9 @@ class _Wire:
         while not self._idle.empty():
             self._idle.get().close()
 
-    def submit(self, deliver: Callable[[Connection, Row, int], None], row: Row, attempt: int) -> None:
+    def submit(
+        self, deliver: Callable[[Connection, Row, int], None], row: Row, attempt: int
+    ) -> None:
         self._pool.submit(self._with_connection, deliver, row, attempt)
 
     def _with_connection(

@@ -242,4 +242,6 @@ def _tell_imbalance(issue: Issue, figures: dict[str, int | bool | str | None]) -
     counted = sum(int(figures[status] or 0) for status in DeliveryStatus.values)
     reason = f"the books do not balance: {counted} rows, {issue.audience} at the freeze"
     if issue.block(reason=reason, actor="close"):
-        notifying.tell("imbalance", f"“{issue.title}” cannot be closed", reason, level="error", issue=issue)
+        notifying.tell(
+            "imbalance", f"“{issue.title}” cannot be closed", reason, level="error", issue=issue
+        )

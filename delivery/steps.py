@@ -45,7 +45,7 @@ def enqueue_step(issue: Issue, *, hurry: bool = True) -> bool:
 
 def step_gave_up(job: Job, reason: str) -> None:
     """A step's job is dead: the issue is blocked where it stands, and that is told once."""
-    issue = Issue.objects.select_related("newsletter").filter(pk=job.issue_id).first()
+    issue = Issue.objects.select_related("newsletter").filter(pk=job.issue_id or 0).first()
     if issue is not None:
         block(issue, reason)
 
@@ -242,7 +242,9 @@ def _not_yet(issue: Issue, podcast: Podcast, answer: Answer) -> Outcome:
     spent = attempts >= settings.PODCAST_ATTEMPTS
     if answer.state == "failed" or spent or waited + poll > settings.PODCAST_WAIT_SECONDS:
         why = "the podcast failed" if answer.state == "failed" else "the podcast did not come"
-        return Done(f"{why}: {answer.reason}", partial(_missed, issue, podcast, why, answer, attempts))
+        return Done(
+            f"{why}: {answer.reason}", partial(_missed, issue, podcast, why, answer, attempts)
+        )
     note = partial(_note_attempt, podcast, attempts, answer.reason)
     return Wait(poll, f"asked {attempts} times: {answer.reason}", note)
 
@@ -393,5 +395,3 @@ def _report(issue: Issue) -> None:
         level=level,
         issue=issue,
     )
-
-

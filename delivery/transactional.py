@@ -8,14 +8,13 @@ from django.conf import settings
 
 from newsletter import rendering
 from newsletter.models import Issue, Refused, database_now
+from newsletter.tokens import TEST_TOKEN
 
 from . import publishing
 from .channel import transport
 from .message import Mailbox, Recipient, compile_message, stamp
 from .transports import Envelope
 from .transports.outcomes import Outcome
-
-TEST_TOKEN = "test"  # its page says that nothing is unsubscribed by it
 
 
 def send_test(issue: Issue, address: str) -> Outcome:

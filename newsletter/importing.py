@@ -50,7 +50,7 @@ class Row:
 
 
 def import_subscribers(
-    data: bytes, newsletter: Newsletter, *, source: str, progress: Callable[[int], None] = id
+    data: bytes, newsletter: Newsletter, *, source: str, progress: Callable[[int], object] = id
 ) -> Report:
     """Confirm the file's addresses for the newsletter, with `source` as their consent's. Safe to repeat.
 
@@ -139,7 +139,9 @@ def _add(batch: list[Row], newsletter: Newsletter, source: str, report: Report) 
         )
         welcome = [row for row in batch if row.key not in suppressed]
         report.problems += [
-            (row.line, "is suppressed: it must not be mailed") for row in batch if row.key in suppressed
+            (row.line, "is suppressed: it must not be mailed")
+            for row in batch
+            if row.key in suppressed
         ]
         _subscribe(welcome, _subscribers(welcome), newsletter, source, report)
 

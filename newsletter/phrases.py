@@ -160,7 +160,7 @@ _FRENCH = Phrases(
     date_pattern="{day} {month} {year}",
     first_day="1er",
     by="par",
-    listen="Écouter l’épisode",  # noqa: RUF001
+    listen="Écouter l’épisode",
     view_on_web="Voir dans le navigateur",
     because="Vous recevez cet e-mail parce que vous êtes abonné(e) à {newsletter}.",
     unsubscribe="Se désabonner",
@@ -168,7 +168,7 @@ _FRENCH = Phrases(
     unsubscribe_button="Oui, me désabonner",
     unsubscribed_title="Vous êtes désabonné(e)",
     unsubscribed_text="Vous ne recevrez plus {newsletter}.",
-    unknown_link="Ce lien n’est pas valide ou a expiré.",  # noqa: RUF001
+    unknown_link="Ce lien n’est pas valide ou a expiré.",
     archive="Tous les numéros",
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What happens here and concerns those who deliver. Sent inside the transaction of the change; `delivery/receivers.py` listens."""
+"""What happens here and concerns those who deliver: sent inside the transaction of the change."""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 
+TEST_TOKEN = "test"  # noqa: S105  in the links of test mails: nobody is unsubscribed by it
+
 
 def new_token() -> str:
     """32 random bytes, URL-safe: 43 characters."""

@@ -159,7 +159,9 @@ class IssueAdmin(admin.ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Issue | None = None) -> bool:
         allowed = super().has_delete_permission(request, obj)
-        return allowed and (obj is None or obj.state in (S.DRAFT, S.CANCELLED) and not obj.audience)
+        return allowed and (
+            obj is None or (obj.state in (S.DRAFT, S.CANCELLED) and not obj.audience)
+        )
 
     def save_model(self, request: HttpRequest, obj: Issue, form: Any, change: bool) -> None:
         if not change:

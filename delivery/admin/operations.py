@@ -16,7 +16,7 @@ class JobAdmin(ReadOnlyAdmin):
     list_filter = ["state", "lane", "name"]
     ordering = ["-id"]
     exclude = ["token"]
-    actions = ["queue_again"]
+    actions = ("queue_again",)
 
     @admin.action(description="Queue the selected dead jobs again", permissions=["queue"])
     def queue_again(self, request: HttpRequest, rows: QuerySet[Job]) -> None:

@@ -13,8 +13,8 @@ from .base import ReadOnlyAdmin
 class SubscriptionInline(admin.TabularInline):
     model = Subscription
     extra = 0
-    fields = ["newsletter", "state", "consent_source", "consent_at", "unsubscribed_at"]
-    readonly_fields = fields
+    readonly_fields = ["newsletter", "state", "consent_source", "consent_at", "unsubscribed_at"]
+    fields = tuple(readonly_fields)
     can_delete = False
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:

@@ -66,10 +66,16 @@ class EmailDelivery(models.Model):
     name = models.CharField(max_length=200, blank=True)
     status = models.CharField(max_length=10, choices=DeliveryStatus)
     reason = models.CharField(max_length=100, blank=True)
-    reply = models.CharField(max_length=500, blank=True)  # the other side's last words, addresses removed
-    attempt = models.PositiveIntegerField(default=0)  # goes up with each `sending`; a result names its own
+    reply = models.CharField(
+        max_length=500, blank=True
+    )  # the other side's last words, addresses removed
+    attempt = models.PositiveIntegerField(
+        default=0
+    )  # goes up with each `sending`; a result names its own
     attempts_spent = models.PositiveSmallIntegerField(default=0)
-    dot_refusals = models.PositiveSmallIntegerField(default=0)  # 4xx at the dot; five of them fail the row
+    dot_refusals = models.PositiveSmallIntegerField(
+        default=0
+    )  # 4xx at the dot; five of them fail the row
     resend_no = models.PositiveSmallIntegerField(default=0)
     next_attempt_at = models.DateTimeField(null=True, blank=True)
     sender = models.ForeignKey(Lease, models.SET_NULL, null=True, db_index=False)
@@ -120,5 +126,3 @@ class EmailDelivery(models.Model):
 
     def __str__(self) -> str:
         return f"delivery {self.pk}: {self.status}"
-
-

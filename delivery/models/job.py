@@ -55,7 +55,9 @@ class Job(models.Model):
     lane = models.CharField(max_length=10, choices=Lane, default=Lane.DEFAULT)
     state = models.CharField(max_length=10, choices=JobState, default=JobState.QUEUED)
     due_at = models.DateTimeField()
-    woken_at = models.DateTimeField(null=True)  # when django-q2 was last told to wake a worker for it
+    woken_at = models.DateTimeField(
+        null=True
+    )  # when django-q2 was last told to wake a worker for it
     token = models.CharField(max_length=32, blank=True)
     lease_until = models.DateTimeField(null=True)
     again = models.BooleanField(default=False)  # wanted once more while it was running
@@ -85,7 +87,9 @@ class Job(models.Model):
             # The sweep: what is due and was not woken.
             models.Index(fields=["due_at"], condition=Q(state="queued"), name="job_due"),
             # The sweep: whose worker is gone.
-            models.Index(fields=["lease_until"], condition=Q(state="running"), name="job_abandoned"),
+            models.Index(
+                fields=["lease_until"], condition=Q(state="running"), name="job_abandoned"
+            ),
         ]
 
     def __str__(self) -> str:

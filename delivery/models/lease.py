@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import models
+from django.db.models.functions import Now
 
 from newsletter.models import database_now, update_returning
 
@@ -18,13 +19,15 @@ class LeaseQuerySet(models.QuerySet["Lease"]):
         return self.filter(expires_at__lte=now)
 
     def held(self) -> LeaseQuerySet:
-        return self.filter(expires_at__gt=models.functions.Now())
+        return self.filter(expires_at__gt=Now())
 
 
 class Lease(models.Model):
     name = models.CharField(max_length=100, unique=True)
     token = models.CharField(max_length=32, blank=True)
-    fence = models.BigIntegerField(default=0)  # one more for each owner: the rows that it marks carry it
+    fence = models.BigIntegerField(
+        default=0
+    )  # one more for each owner: the rows that it marks carry it
     holder = models.CharField(max_length=100, blank=True)  # host:pid, for people
     expires_at = models.DateTimeField()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models.functions import Now
 
 from newsletter.models import Issue, Newsletter
 
@@ -11,7 +12,7 @@ class Occurrence(models.Model):
     schedule = models.CharField(max_length=30)
     newsletter = models.ForeignKey(Newsletter, models.CASCADE)
     due_utc = models.DateTimeField()
-    noticed_at = models.DateTimeField(db_default=models.functions.Now())
+    noticed_at = models.DateTimeField(db_default=Now())
     issue = models.ForeignKey(Issue, models.SET_NULL, null=True, blank=True)  # what it started
     note = models.CharField(max_length=500, blank=True)
 

@@ -15,7 +15,7 @@ from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import urljoin
 
-import feedparser  # type: ignore[import-untyped]
+import feedparser
 
 from delivery.errors import EdgeError
 from delivery.http import Page
@@ -30,6 +30,7 @@ from delivery.podcasts import (
 )
 
 PROLOGUE_BYTES = 8192  # the root element begins within these
+LONGEST_MARKUP = 4000  # of a title; html.parser takes the square of it at worst
 _ROOT = re.compile(rb"<(?:[\w.-]{1,40}:)?(?:rss|feed|rdf)[\s>/]", re.IGNORECASE)
 _ENCODING = re.compile(rb"encoding\s*=\s*[\"'](.*?)[\"']", re.IGNORECASE)
 _USUAL_ENCODING = re.compile(
@@ -124,7 +125,7 @@ def _published(entry: Any) -> datetime | None:
 
 
 def _title(entry: Any) -> str:
-    text = str(entry.get("title") or "")
+    text = str(entry.get("title") or "")[:LONGEST_MARKUP]
     kind = (entry.get("title_detail") or {}).get("type")
     return plain(text if kind == "text/plain" else _without_markup(text))
 

@@ -101,7 +101,8 @@ def _bury(row: Job, note: str) -> bool:
 
 def backoff(failures: int) -> float:
     """Seconds before the next try: exponential with full jitter and a cap."""
-    return random.uniform(1, min(BACKOFF_CAP, BACKOFF_FIRST * 2 ** min(failures, 10)))
+    cap = min(BACKOFF_CAP, BACKOFF_FIRST * 2 ** min(failures, 10))
+    return random.uniform(1, cap)  # noqa: S311
 
 
 def _requeue(row: Job, seconds: float, note: str, *, failures: int) -> bool:

@@ -16,9 +16,7 @@ from newsletter.models import database_now
 def wake(row: Job, at: datetime) -> None:
     """A row in django-q2's table, due at `at`, in the transaction of the caller."""
     Job.objects.filter(pk=row.pk).update(woken_at=at)
-    async_task(
-        "delivery.queue.run", row.pk, cluster=row.lane, broker=_DelayedBroker(row.lane, at)
-    )
+    async_task("delivery.queue.run", row.pk, cluster=row.lane, broker=_DelayedBroker(row.lane, at))
 
 
 def set_tick(dotted_name: str) -> None:
@@ -38,7 +36,7 @@ def set_tick(dotted_name: str) -> None:
     async_task(dotted_name, cluster=Lane.DEFAULT, broker=_DelayedBroker(Lane.DEFAULT, None))
 
 
-class _DelayedBroker(ORM):
+class _DelayedBroker(ORM):  # type: ignore[misc]
     """django-q2's ORM broker takes a row whose `lock` is past: a lock in the future is a delay."""
 
     def __init__(self, lane: str, at: datetime | None) -> None:
@@ -46,6 +44,5 @@ class _DelayedBroker(ORM):
         self._at = at
 
     def enqueue(self, task: str) -> int:
-        return OrmQ.objects.create(
-            key=self.list_key, payload=task, lock=self._at or database_now()
-        ).pk
+        lock = self._at or database_now()
+        return int(OrmQ.objects.create(key=self.list_key, payload=task, lock=lock).pk)

@@ -36,7 +36,9 @@ def find_newsletter(slug: str) -> Newsletter:
     newsletter = Newsletter.objects.filter(slug=slug).first()
     if newsletter is None:
         known = ", ".join(Newsletter.objects.values_list("slug", flat=True)) or "none yet"
-        raise CommandError(f"There is no newsletter {slug!r} (there is: {known}).", returncode=REFUSED)
+        raise CommandError(
+            f"There is no newsletter {slug!r} (there is: {known}).", returncode=REFUSED
+        )
     return newsletter
 
 
@@ -64,4 +66,6 @@ def read_file(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise CommandError(f"{path} cannot be read: {error.strerror}.", returncode=REFUSED) from None
+        raise CommandError(
+            f"{path} cannot be read: {error.strerror}.", returncode=REFUSED
+        ) from None

@@ -93,8 +93,12 @@ class Issue(models.Model):
 
     publishing_since = models.DateTimeField(null=True, editable=False)
     post_path = models.CharField(max_length=500, blank=True, editable=False)
-    post_sha = models.CharField(max_length=40, blank=True, editable=False)  # of the blob that we wrote
-    post_tried_sha = models.CharField(max_length=40, blank=True, editable=False)  # written, perhaps unanswered
+    post_sha = models.CharField(
+        max_length=40, blank=True, editable=False
+    )  # of the blob that we wrote
+    post_tried_sha = models.CharField(
+        max_length=40, blank=True, editable=False
+    )  # written, perhaps unanswered
     published_at = models.DateTimeField(null=True, editable=False)
     web_url = models.CharField(max_length=700, blank=True, editable=False)  # the slot: filled once
     audience_frozen_at = models.DateTimeField(null=True, editable=False)

@@ -56,7 +56,9 @@ class Newsletter(models.Model):
     )
     from_email = models.EmailField()
     postal_address = models.CharField(
-        max_length=300, blank=True, help_text="Stands under every mail; nothing is approved without."
+        max_length=300,
+        blank=True,
+        help_text="Stands under every mail; nothing is approved without.",
     )
 
     zone = models.CharField(max_length=50, default="UTC", validators=[check_zone])

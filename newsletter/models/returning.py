@@ -17,7 +17,7 @@ def update_returning(
 
     The columns come back as the driver gives them (times are text on SQLite).
     """
-    query = rows.query.chain(UpdateQuery)
+    query: UpdateQuery = rows.query.chain(UpdateQuery)  # type: ignore[assignment]
     query.add_update_values(values)
     query.clear_ordering(force=True)
     connection = connections[rows.db]

@@ -12,7 +12,9 @@ class Subscriber(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        indexes = [models.Index(fields=["address"], name="subscriber_address")]  # the admin's search
+        indexes = [
+            models.Index(fields=["address"], name="subscriber_address")
+        ]  # the admin's search
 
     def __str__(self) -> str:
         return self.address or f"erased subscriber {self.pk}"

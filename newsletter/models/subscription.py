@@ -32,9 +32,7 @@ class Subscription(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(
-                name="subscription_once", fields=["subscriber", "newsletter"]
-            ),
+            models.UniqueConstraint(name="subscription_once", fields=["subscriber", "newsletter"]),
             models.CheckConstraint(
                 name="subscription_confirmed_has_consent",
                 condition=~Q(state="confirmed") | Q(consent_at__isnull=False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from django.db import models
+from django.db.models.functions import Now
 
 
 class Subject(models.TextChoices):
@@ -47,7 +48,7 @@ class Transition(models.Model):
     new = models.CharField(max_length=32)
     reason = models.CharField(max_length=500, blank=True)
     actor = models.CharField(max_length=150)
-    at = models.DateTimeField(db_default=models.functions.Now())
+    at = models.DateTimeField(db_default=Now())
 
     objects = TransitionQuerySet.as_manager()
 

@@ -27,7 +27,7 @@ def archive(request: HttpRequest, newsletter: str) -> HttpResponse:
     found = get_object_or_404(Newsletter, slug=newsletter)
     say = phrases(found.language).about(found.name)
     rows = _public().filter(newsletter=found).order_by("-release_date", "-id")
-    documents = (Document.from_json(s) for s in rows.values_list("snapshot", flat=True)[:SHOWN])
+    documents = [row.approved_document() for row in rows.only("snapshot")[:SHOWN]]
     issues = [(document, say.date(document.date)) for document in documents]
     context = {"newsletter": found, "say": say, "issues": issues}
     return render(request, "public/archive.html", context)
@@ -61,6 +61,8 @@ def _public() -> QuerySet[Issue]:
 
 def _body(found: Issue, document: Document) -> str:
     podcast = getattr(found, "podcast", None)
-    key = f"issue:{found.pk}:{found.approved_at}:{podcast.state if podcast else ''}".replace(" ", "_")
+    key = f"issue:{found.pk}:{found.approved_at}:{podcast.state if podcast else ''}".replace(
+        " ", "_"
+    )
     slots = Slots(podcast.slot if podcast else None, "")
     return cache.get_or_set(key, lambda: render_fragment(document, slots), 3600) or ""

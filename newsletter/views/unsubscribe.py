@@ -10,8 +10,7 @@ from django.views.decorators.http import require_http_methods
 
 from newsletter.models import Subscription
 from newsletter.phrases import phrases
-
-TEST_TOKEN = "test"
+from newsletter.tokens import TEST_TOKEN
 
 
 @csrf_exempt

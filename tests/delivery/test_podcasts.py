@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -342,6 +343,12 @@ def test_it_forgives_a_feed_that_is_not_well_formed() -> None:
 )
 def test_it_refuses_what_is_no_feed_or_a_hostile_one(body: bytes | str, told: str) -> None:
     assert told in fault(body)
+
+
+def test_it_is_not_kept_busy_by_a_huge_title() -> None:
+    begun = time.monotonic()
+    assert answer(rss(item(title="&lt;!--" * 200_000))).state == "ready"
+    assert time.monotonic() - begun < 5
 
 
 def test_it_takes_a_plain_doctype() -> None:

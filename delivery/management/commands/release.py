@@ -22,7 +22,9 @@ class Command(CarteiroCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("issue", help="an id, a slug, or NEWSLETTER/SLUG")
         parser.add_argument("--now", action="store_true", help="do not wait for its hour")
-        parser.add_argument("--wait", action="store_true", help="follow with progress until it is sent")
+        parser.add_argument(
+            "--wait", action="store_true", help="follow with progress until it is sent"
+        )
         parser.add_argument("--resume", action="store_true", help="lift a pause first")
         parser.add_argument("--without-podcast", action="store_true", help="do not wait for it")
         parser.add_argument("--without-blog", action="store_true", help="go on without publishing")
@@ -41,8 +43,8 @@ class Command(CarteiroCommand):
         try:
             self.stdout.write(release.start(issue, actor=self.actor, now=options["now"]))
         except release.TooEarly as early:
-            raise CommandError(f"{early} Use --now to start it at once.", returncode=TOO_EARLY) from None
+            raise CommandError(
+                f"{early} Use --now to start it at once.", returncode=TOO_EARLY
+            ) from None
         if options["wait"] and not follow(issue, self.stdout, sys.stdout.isatty()):
             raise Refused(f"{issue.label} did not arrive: see above.")
-
-

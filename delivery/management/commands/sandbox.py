@@ -19,7 +19,9 @@ class Command(CarteiroCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.SANDBOX_DIR:
-            raise CommandError("SANDBOX_DIR is not set: where shall the mail be kept?", returncode=REFUSED)
+            raise CommandError(
+                "SANDBOX_DIR is not set: where shall the mail be kept?", returncode=REFUSED
+            )
         try:
             run(Path(settings.SANDBOX_DIR), options["host"], options["port"])
         except (ValueError, OSError) as error:

@@ -19,7 +19,9 @@ class Command(CarteiroCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("issue", help="an id, a slug, or NEWSLETTER/SLUG")
-        parser.add_argument("--wait", action="store_true", help="follow with progress until it is sent")
+        parser.add_argument(
+            "--wait", action="store_true", help="follow with progress until it is sent"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         issue = find_issue(options["issue"])

@@ -11,7 +11,9 @@ from newsletter.models import normalise_address
 
 
 class Command(CarteiroCommand):
-    help = "Mail an issue, as it stands now, to one address. Needs no approval and touches no ledger."
+    help = (
+        "Mail an issue, as it stands now, to one address. Needs no approval and touches no ledger."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("issue", help="an id, a slug, or NEWSLETTER/SLUG")

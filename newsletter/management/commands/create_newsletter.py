@@ -33,9 +33,13 @@ class Command(CarteiroCommand):
         parser.add_argument("--podcast", default="", help="URL of a feed or of a JSON document")
         target = parser.add_mutually_exclusive_group()
         target.add_argument("--github", default="", metavar="OWNER/REPO", help="publish there")
-        target.add_argument("--folder", default="", metavar="DIR", help="publish into a local folder")
+        target.add_argument(
+            "--folder", default="", metavar="DIR", help="publish into a local folder"
+        )
         parser.add_argument("--branch", default="", help="of the repository (default: its own)")
-        parser.add_argument("--path", default="", help="of a post, with {slug}, {date}, {year}, ...")
+        parser.add_argument(
+            "--path", default="", help="of a post, with {slug}, {date}, {year}, ..."
+        )
         parser.add_argument("--blog-url", default="", help="of a post, with {slug}, {date}, ...")
 
     def handle(self, *args: Any, **options: Any) -> None:

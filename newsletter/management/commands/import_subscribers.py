@@ -12,12 +12,16 @@ SHOWN = 100
 
 
 class Command(CarteiroCommand):
-    help = "Import confirmed subscribers from a CSV file with a column `email` and an optional `name`."
+    help = (
+        "Import confirmed subscribers from a CSV file with a column `email` and an optional `name`."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file")
         parser.add_argument("--newsletter", required=True, metavar="SLUG")
-        parser.add_argument("--all-problems", action="store_true", help=f"not only the first {SHOWN}")
+        parser.add_argument(
+            "--all-problems", action="store_true", help=f"not only the first {SHOWN}"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         newsletter = find_newsletter(options["newsletter"])

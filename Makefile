@@ -1,0 +1,64 @@
+# Carteiro. `make demo` shows it, `make test` proves it. Needs Python 3.11 to 3.13 (with venv), git and make.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-browser lint format lock clean
+
+VENV := .venv
+PY := $(VENV)/bin/python
+ONCE ?=
+
+# The first Python that runs, has the right age, and can make a virtual environment.
+FIND_PYTHON = for p in $(PYTHON) python3.13 python3.12 python3.11 python3 python; do \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	>/dev/null 2>&1 && { echo "$$p"; exit 0; }; done; exit 1
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.ready ## the whole week with a sample issue; ONCE=1 ends after the books
+	@$(PY) manage.py demo $(if $(ONCE),--once)
+
+test: $(VENV)/.ready-dev ## the suite, on SQLite and on PostgreSQL
+	TEST_DATABASE=sqlite $(PY) -m pytest
+	TEST_DATABASE=postgres $(PY) -m pytest
+
+test-browser: $(VENV)/.ready-dev ## the pages, in a real Chromium
+	$(PY) -m pytest -m browser tests/browser
+
+lint: $(VENV)/.ready-dev ## style, types, import contracts, migrations, deployment check
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy newsletter delivery config tests manage.py
+	$(VENV)/bin/lint-imports
+	$(PY) -m tests.check makemigrations --check --dry-run
+	$(PY) -m tests.check check --deploy --fail-level WARNING
+
+format: $(VENV)/.ready-dev ## put the code in order
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+lock: $(VENV)/.ready-dev ## pin what pyproject.toml asks for, with hashes
+	$(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header -q -o requirements.txt
+	$(PY) -m uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header -q -c requirements.txt -o requirements-dev.txt
+
+clean: ## remove what the demo and the tests left (not a real database)
+	rm -rf var/demo var/screenshots var/test.sqlite3* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@command -v git >/dev/null || { echo "git is missing: install it (Debian: apt install git)"; exit 2; }
+	@python=$$($(FIND_PYTHON)) || { \
+		echo "Python 3.11, 3.12 or 3.13 with venv is missing (Debian: apt install python3 python3-venv),"; \
+		echo "or name one: make PYTHON=/path/to/python3.12 ..."; exit 2; }; \
+	echo "Making $(VENV) with $$python"; "$$python" -m venv $(VENV)
+
+$(VENV)/.ready: requirements.txt | $(VENV)/bin/python
+	@echo "Installing what Carteiro needs"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/.ready-dev: requirements-dev.txt requirements.txt | $(VENV)/bin/python
+	@echo "Installing what the tests need"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@ $(VENV)/.ready
