@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from typing import Any
 
 import structlog
+from structlog.typing import EventDict
+
+ADDRESS = re.compile(r"[^\s@<>()\[\]\"',;:=]+@[^\s@<>()\[\]\"',;:]+")
+SECRET = re.compile(
+    r"\b(gh[pousr]_|github_pat_)\w+|(?<=/webhooks/)\S+|(?<=hooks\.slack\.com/)\S+|(?<=/u/)[\w-]{20,}"
+)
 
 
 def logging_config(style: str, level: str) -> None:
@@ -29,7 +36,9 @@ def logging_config(style: str, level: str) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_ending(style),
+                structlog.processors.format_exc_info,
+                redact,
+                _renderer(style),
             ],
         )
     )
@@ -41,7 +50,18 @@ def logging_config(style: str, level: str) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def _ending(style: str) -> list[Any]:
+def redact(logger: object, method: str, event: EventDict) -> EventDict:
+    """Take addresses, tokens and the paths of webhooks out of every text: a stack trace quotes what it met."""
+    return {
+        name: _clean(value) if isinstance(value, str) else value for name, value in event.items()
+    }
+
+
+def _clean(text: str) -> str:
+    return SECRET.sub("<secret>", ADDRESS.sub("<address>", text))
+
+
+def _renderer(style: str) -> Any:
     if style == "console":
-        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    return structlog.processors.JSONRenderer()

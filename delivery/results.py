@@ -104,18 +104,25 @@ def _settle(result: Result, status: str, reason: str, late: tuple[str, ...] = ()
 
 
 def _give_back(issue: Issue, result: Result, at: Any, **values: Any) -> None:
-    """-> pending; -> skipped where the issue was cancelled meanwhile. Also from `unknown`: its holder knows better."""
-    cancelled = issue.state == IssueState.CANCELLED
-    status = DeliveryStatus.SKIPPED if cancelled else DeliveryStatus.PENDING
+    """-> pending, or where the issue has ended meanwhile to what it can still be. Also from `unknown`: its holder
+    knows better."""
+    ended = {
+        IssueState.CANCELLED: (DeliveryStatus.SKIPPED, "cancelled"),
+        IssueState.SENT: (DeliveryStatus.FAILED, "not accepted, known after the close"),
+    }
+    status, reason = ended.get(
+        IssueState(issue.state), (DeliveryStatus.PENDING, result.outcome.reason[:100])
+    )
     for old in (DeliveryStatus.SENDING, DeliveryStatus.UNKNOWN):
         moved = (
             _of(result)
             .filter(status=old)
             .update(
                 status=status,
-                reason="cancelled" if cancelled else result.outcome.reason[:100],
+                reason=reason,
                 reply=result.outcome.reply[:500],
                 next_attempt_at=at,
+                settled_at=None if status == DeliveryStatus.PENDING else database_now(),
                 sender=None,
                 fence=None,
                 **values,

@@ -25,7 +25,7 @@ from newsletter.models.transition import Subject
 
 from . import limits
 from .channel import transport
-from .message import Recipient, stamp
+from .message import Recipient, envelope_address, stamp
 from .models import CompiledIssue, EmailDelivery, Lease
 from .models.email_delivery import DeliveryStatus
 from .results import Result, record
@@ -179,7 +179,8 @@ class Sender:
 
     def _renew(self) -> None:
         if self._renewal_is_due():
-            self.held = self.held and self.lease.renew()
+            alive = self.lease.renew()  # also while paused: rows are on the wire
+            self.held = self.held and alive
             self.renewed_at = time.monotonic()
 
     def _mark_sending(self, room: int) -> list[tuple[Row, int]]:
@@ -229,10 +230,17 @@ class Sender:
         url = f"{settings.PUBLIC_URL}/u/{row.token}/"
         recipient = Recipient(row.id, row.address, row.name, url)
         try:
-            data = stamp(self.message, recipient)
+            envelope = Envelope(
+                self.mail_from, envelope_address(recipient), stamp(self.message, recipient)
+            )
         except ValueError:
             return Outcome(Verdict.FAILED, "cannot_be_stamped", "", Phase.MAIL)
-        return connection.send(Envelope(self.mail_from, row.address, data))
+        try:
+            return connection.send(envelope)
+        except Exception:
+            # A fault of ours, nobody knows where in the dialogue: the row must not stay `sending` for ever.
+            log.exception("sender.transport_fault", delivery=row.id)
+            return Outcome(Verdict.UNKNOWN, "transport_fault", "", Phase.DOT)
 
     def _count(self, results: list[Result]) -> None:
         for result in results:

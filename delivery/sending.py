@@ -46,11 +46,12 @@ def compile_issue(issue: Issue) -> CompiledIssue:
     document = issue.approved_document()
     podcast = getattr(issue, "podcast", None)
     in_time = podcast.slot if podcast and podcast.state == "ready" else None
-    sender = Mailbox(document.sender_name, issue.newsletter.from_email)
+    approved = issue.snapshot or {}
+    sender = Mailbox(document.sender_name, approved["from_email"])
     message = compile_message(
         render_email(document, Slots(in_time, issue.web_url)),
         sender=sender,
-        list_id=issue.newsletter.list_id,
+        list_id=approved["list_id"],
         date=database_now(),
         nonce=secrets.token_hex(12),
     )
@@ -107,7 +108,8 @@ def deliver(issue_id: int, slot: int) -> Outcome:
         sender.run()
     finally:
         # Rows that are still `sending` here are unknown: the recovery finds them by the released lease.
-        EmailDelivery.objects.pending().filter(sender_id=lease.pk).update(sender=None, fence=None)
+        mine = EmailDelivery.objects.pending().filter(sender_id=lease.pk, fence=lease.fence)
+        mine.update(sender=None, fence=None)
         lease.release()
     return _how_it_goes_on(issue, sender)
 

@@ -25,6 +25,7 @@ from newsletter.models import (
 BATCH = 1000
 DELIMITERS = ",;\t|"
 NAME_LENGTH = 200
+MAX_LINES_A_ROW = 10
 
 
 class ImportRefused(Exception):
@@ -66,45 +67,60 @@ def import_subscribers(
 
 
 def _decode(data: bytes) -> str:
-    if not data.strip():
-        raise ImportRefused("The file is empty: it needs a first line with the column `email`.")
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ImportRefused(
             f"Line {line} is not UTF-8. Save the file as UTF-8 (in Excel: “CSV UTF-8”) and try again."
         ) from None
+    if not text.strip():
+        raise ImportRefused("The file is empty: it needs a first line with the column `email`.")
+    return text
 
 
 def _records(text: str, report: Report) -> Iterator[tuple[int, dict[str, str]]]:
-    header, delimiter = _header(text)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-    next(reader)
-    while True:
-        line = reader.line_num + 1
+    lines = list(io.StringIO(text, newline=""))
+    at = next(number for number, line in enumerate(lines) if line.strip())
+    delimiter = max(DELIMITERS, key=lines[at].count)
+    header = _header(lines[at], delimiter)
+    at += 1
+    while at < len(lines):
+        line = at + 1
         try:
-            cells = next(reader)
-        except StopIteration:
-            return
+            cells, height = _row(lines, at, delimiter)
         except csv.Error as error:
+            at += 1
             report.rows += 1
             report.problems.append((line, f"cannot be read: {error}"))
             continue
+        at += height
         if any(cell.strip() for cell in cells):
             yield line, dict(zip(header, cells, strict=False))
 
 
-def _header(text: str) -> tuple[list[str], str]:
-    first = text.lstrip("\r\n").split("\n", 1)[0].strip("\r")
-    delimiter = max(DELIMITERS, key=first.count)
-    names = [name.strip().strip('"').strip().lower() for name in first.split(delimiter)]
+def _header(line: str, delimiter: str) -> list[str]:
+    names = [name.strip().strip('"').strip().lower() for name in line.split(delimiter)]
     if "email" not in names:
         raise ImportRefused(
             f"The first line has no column `email`. It has: {', '.join(names)[:200]}. "
             "Name the column with the addresses `email`, and an optional one `name`."
         )
-    return names, delimiter
+    return names
+
+
+def _row(lines: list[str], at: int, delimiter: str) -> tuple[list[str], int]:
+    """The cells of the row that begins there, and its number of lines.
+
+    A quotation mark that is never closed would swallow the rows after it, and their readers, in silence.
+    """
+    window = [*lines[at : at + MAX_LINES_A_ROW], ""]
+    reader = csv.reader(window, delimiter=delimiter, skipinitialspace=True)
+    cells = next(reader)
+    swallowed = any("@" in cell and ("\n" in cell or "\r" in cell) for cell in cells)
+    if swallowed or reader.line_num == len(window):
+        raise csv.Error("a quotation mark is not closed")
+    return cells, reader.line_num
 
 
 def _checked(records: Iterable[tuple[int, dict[str, str]]], report: Report) -> Iterator[Row]:

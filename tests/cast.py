@@ -1,4 +1,4 @@
-"""The named cast: the newsletter "weekly", its issue, ana who edits it, and bob, carla, davi ... who read it."""
+"""The named cast: the newsletter "weekly", its issue, ana who edits it; bob, carla, davi who read it."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from psycopg import sql
 
 ROOT = Path(__file__).resolve().parent.parent
 ON_POSTGRES = os.environ.get("TEST_DATABASE", "sqlite") == "postgres"
-READERS = 120
+READERS = 450
 MARK = "CARTEIRO_HOUSE"  # in the environment of each of a house's processes: also orphans are found
 
 _SEVERAL = """
@@ -56,6 +56,7 @@ class House:
         self.mark = uuid.uuid4().hex
         self.log = folder / "work.log"
         self.settings = settings
+        self.started: list[subprocess.Popen[Any]] = []
 
     @property
     def environment(self) -> dict[str, str]:
@@ -81,6 +82,8 @@ class House:
 
     def __exit__(self, *_: object) -> None:
         self.kill_everything()
+        for process in self.started:
+            process.communicate()
         _drop(self.database_url)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -105,7 +108,7 @@ class House:
 
     def python(self, code: str, *args: str) -> subprocess.Popen[str]:
         """Start a Python program that sees this house's settings."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", code, *args],
             cwd=ROOT,
             env=self.environment,
@@ -113,6 +116,8 @@ class House:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.started.append(process)
+        return process
 
     def start_work(self, *, ready: bool = True) -> Work:
         """Start `work`; `ready` waits until its lanes are up."""
@@ -126,6 +131,7 @@ class House:
                 stderr=log,
                 start_new_session=True,
             )
+        self.started.append(process)
         if ready:
             self.wait_until(lambda: self.log_text().count("work.started") > started, 30)
         return Work(process)
@@ -158,6 +164,8 @@ class House:
             assert time.monotonic() < end, "some processes survive"
             self.signal_everything(signal.SIGKILL)
             time.sleep(0.01)
+        for process in self.started:
+            process.wait()
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         """Read rows past all of our code."""

@@ -34,12 +34,26 @@ class IssueForm(ModelForm):
         model = Issue
         fields = ["newsletter", *CONTENT]
 
+    def clean_markdown(self) -> str:
+        """A browser sends CRLF, and Django strips the ends: neither is an edit that revokes an approval."""
+        text = str(self.cleaned_data["markdown"]).replace("\r\n", "\n")
+        before = self.instance.markdown or ""
+        return before if text.strip() == before.strip() else text
+
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or {}
         state = Issue.objects.filter(pk=self.instance.pk).values_list("state", flat=True).first()
         if state and state not in EDITABLE and set(self.changed_data) & set(CONTENT):
             raise ValidationError(f"The issue is {state}: it cannot be changed any more.")
+        self._check_slug(data.get("slug"))
         return data
+
+    def _check_slug(self, slug: str | None) -> None:
+        """Django leaves a constraint unchecked where one of its fields is read-only."""
+        newsletter = self.instance.newsletter_id
+        taken = Issue.objects.filter(newsletter=newsletter, slug=slug).exclude(pk=self.instance.pk)
+        if slug and newsletter and taken.exists():
+            self.add_error("slug", "Another issue of this newsletter has that slug.")
 
 
 def _approve(issue: Issue, actor: str) -> str:

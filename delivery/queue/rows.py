@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models import F, Q
 
 from delivery.models.job import MAX_CRASHES, Job, JobState
-from newsletter.models import database_now, update_returning
+from newsletter.models import database_now
 
 from .registry import REGISTRY
 from .wakeups import wake
@@ -23,16 +23,10 @@ def enqueue(name: str, *, key: str, issue_id: int | None = None, **args: Any) ->
     Call it in the transaction of the change that causes the work.
     """
     with transaction.atomic():
-        if ensure(name, key=key, issue_id=issue_id, **args):
-            return True
-        now = database_now()
-        Job.objects.filter(key=key, state=JobState.RUNNING).update(again=True)
-        hurried = update_returning(
-            Job.objects.filter(key=key, state=JobState.QUEUED, due_at__gt=now), due_at=now
-        )
-        for (job_id,) in hurried:
-            wake(Job.objects.get(pk=job_id), now)
-        return False
+        while not ensure(name, key=key, issue_id=issue_id, **args):
+            if _hurry(key):
+                return False
+        return True
 
 
 def ensure(
@@ -47,8 +41,8 @@ def ensure(
         if Job.objects.filter(key=key).unfinished().exists():
             return False
         Job.objects.bulk_create([row], ignore_conflicts=True)  # the constraint decides a race
-        created = Job.objects.filter(key=key).unfinished().get()
-        if created.woken_at is not None:
+        created = Job.objects.filter(key=key).unfinished().first()
+        if created is None or created.woken_at is not None:
             return False
         wake(created, due)
         return True
@@ -79,6 +73,23 @@ def discard(issue_id: int, reason: str) -> None:
     Job.objects.filter(issue_id=issue_id, state=JobState.QUEUED).exclude(name="notify").update(
         state=JobState.DISCARDED, note=reason, finished_at=database_now()
     )
+
+
+def _hurry(key: str) -> bool:
+    """Due now, or once more after this run; False where it has finished meanwhile.
+
+    Locked: a worker that claims or finishes it just now would miss the change that it is wanted for.
+    """
+    row = Job.objects.filter(key=key).unfinished().select_for_update().first()
+    if row is None:
+        return False
+    now = database_now()
+    if row.state == JobState.RUNNING:
+        Job.objects.filter(pk=row.pk).update(again=True)
+    elif row.due_at > now:
+        Job.objects.filter(pk=row.pk).update(due_at=now)
+        wake(row, now)
+    return True
 
 
 def _recover_abandoned() -> int:

@@ -15,6 +15,7 @@ from django.db import DatabaseError, connection, transaction
 from delivery.errors import EdgeError
 from delivery.models.job import Job, JobState
 from delivery.outcome import Discard, Done, Outcome, Retry, Wait
+from delivery.stopping import stopping
 from newsletter.models import database_now
 
 from .registry import REGISTRY
@@ -30,7 +31,13 @@ BACKOFF_FIRST, BACKOFF_CAP = 5.0, 600.0
 def run(job_id: int) -> None:
     """What django-q2 calls: claim the job, run its body, apply what it returns. Safe to call twice."""
     row = Job.objects.filter(pk=job_id).first()
-    if row is None or not row.claim():
+    if row is None:
+        return
+    if stopping():
+        if row.state == JobState.QUEUED:
+            wake(row, row.due_at)  # for the next `work`: django-q2 runs all that it has prefetched
+        return
+    if not row.claim():
         return
     with structlog.contextvars.bound_contextvars(job=row.name, job_id=row.pk, issue=row.issue_id):
         with _renewed(row):
@@ -107,10 +114,11 @@ def backoff(failures: int) -> float:
 
 def _requeue(row: Job, seconds: float, note: str, *, failures: int) -> bool:
     due = database_now() + timedelta(seconds=seconds)
-    if _wanted_again(row):
-        due = database_now()
     if not row.requeue(due, note, failures=failures):
         return False
+    if _wanted_again(row):  # only now: the row is ours, and locked
+        due = database_now()
+        Job.objects.filter(pk=row.pk).update(due_at=due)
     wake(row, due)
     return True
 

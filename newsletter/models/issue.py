@@ -187,7 +187,7 @@ class Issue(models.Model):
                 S.APPROVED,
                 reason="approved",
                 actor=actor,
-                snapshot=document.to_json(),
+                snapshot=document.to_json() | fresh.newsletter.envelope(),
                 approved_by=actor,
                 approved_at=database_now(),
             )
@@ -271,7 +271,7 @@ class Issue(models.Model):
             raise Refused(f"The post of {self.label} stands already: its slug stays as it is.")
         for name, value in changed.items():
             setattr(self, name, value)
-        self.full_clean(validate_constraints=False)
+        self._check()
         Issue.objects.filter(pk=self.pk).update(**changed)
         if self.state == S.DRAFT:
             return
@@ -291,6 +291,12 @@ class Issue(models.Model):
             paused_reason="",
         )
         issue_edited.send(Issue, issue_id=self.pk)
+
+    def _check(self) -> None:
+        try:
+            self.full_clean()
+        except ValidationError as error:
+            raise Refused("; ".join(error.messages)) from None
 
     def _note(self, what: str, reason: str, actor: str, where: Q, **values: Any) -> bool:
         with transaction.atomic():

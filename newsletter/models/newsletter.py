@@ -12,6 +12,8 @@ from django.db.models import Q
 
 from newsletter.calendar import at_local
 
+from .address import normalise_address
+
 ONE_LINE = RegexValidator(r"^[^\x00-\x1f\x7f]*$", "Takes one line, without control characters.")
 
 
@@ -118,7 +120,11 @@ class Newsletter(models.Model):
     @property
     def list_id(self) -> str:
         """RFC 2919: the slug below the sender's domain."""
-        return f"{self.slug}.{self.from_email.rpartition('@')[2]}"
+        return f"{self.slug}.{normalise_address(self.from_email).rpartition('@')[2]}"
+
+    def envelope(self) -> dict[str, str]:
+        """What an approval freezes of the newsletter, beside the document."""
+        return {"from_email": normalise_address(self.from_email), "list_id": self.list_id}
 
     def today(self, now: datetime) -> date:
         return now.astimezone(zoneinfo.ZoneInfo(self.zone)).date()

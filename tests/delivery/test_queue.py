@@ -1,0 +1,611 @@
+"""Jobs: their rows, their claim, their outcomes, and what becomes of them when a worker dies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django_q.models import OrmQ
+
+from delivery import queue
+from delivery.errors import EdgeError
+from delivery.models import Job
+from delivery.models.job import MAX_CRASHES, JobState, Lane
+from delivery.outcome import Discard, Done, Outcome, Retry, Wait
+from delivery.queue import runner
+from delivery.queue.registry import REGISTRY, JobType
+from newsletter.models import Issue, Transition, database_now
+from newsletter.models.transition import Subject
+from tests import cast
+from tests.drain import drain
+
+pytestmark = pytest.mark.django_db
+HOUR = timedelta(hours=1)
+
+
+class Errand:
+    """A job's body that a test scripts: what it returns, and how often it ran."""
+
+    def __init__(self) -> None:
+        self.outcome: Callable[[], Outcome] = Done
+        self.runs = 0
+        self.advanced = 0
+        self.gave_up: list[str] = []
+
+    def body(self, **args: Any) -> Outcome:
+        self.runs += 1
+        return self.outcome()
+
+    def advance(self) -> None:
+        self.advanced += 1
+
+    def give_up(self, row: Job, reason: str) -> None:
+        assert connection.in_atomic_block
+        self.gave_up.append(reason)
+
+
+@pytest.fixture
+def errand() -> Iterator[Errand]:
+    made = Errand()
+    REGISTRY["errand"] = JobType(made.body, Lane.DEFAULT, made.give_up)
+    yield made
+    REGISTRY.pop("errand", None)
+
+
+def want(key: str = "errand:1", **over: Any) -> Job:
+    queue.ensure("errand", key=key, **over)
+    return the_job(key)
+
+
+def the_job(key: str = "errand:1") -> Job:
+    return Job.objects.filter(key=key).latest("id")
+
+
+def run(row: Job) -> Job:
+    queue.run(row.pk)
+    row.refresh_from_db()
+    return row
+
+
+def claimed(row: Job) -> Job:
+    assert row.claim()
+    return row
+
+
+def abandoned(row: Job) -> Job:
+    """Its worker was killed, and the lease is over."""
+    claimed(row)
+    Job.objects.filter(pk=row.pk).update(lease_until=database_now() - HOUR)
+    return row
+
+
+def at_once(*works: Callable[[], object]) -> None:
+    """Each in a thread and with a connection of its own, begun together."""
+    gate = threading.Barrier(len(works))
+    failed: list[BaseException] = []
+
+    def begin(work: Callable[[], object]) -> None:
+        try:
+            gate.wait(10)
+            work()
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=begin, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not failed, failed
+
+
+# --- wanting a job
+
+
+def test_a_wanted_job_is_queued_for_now_in_its_lane(errand: Errand) -> None:
+    assert queue.enqueue("errand", key="errand:1", number=7)
+    row = the_job()
+    assert (row.state, row.lane, row.args) == (JobState.QUEUED, Lane.DEFAULT, {"number": 7})
+    assert row.due_at <= database_now()
+
+
+def test_a_key_has_one_unfinished_job(errand: Errand) -> None:
+    assert queue.ensure("errand", key="errand:1")
+    assert not queue.ensure("errand", key="errand:1")
+    assert not queue.enqueue("errand", key="errand:1")
+    assert Job.objects.count() == 1
+
+
+def test_a_finished_job_leaves_its_key_free(errand: Errand) -> None:
+    run(want())
+    assert queue.ensure("errand", key="errand:1")
+    assert Job.objects.count() == 2
+
+
+def test_wanting_a_waiting_job_hurries_it(errand: Errand) -> None:
+    want(delay=3600)
+    queue.enqueue("errand", key="errand:1")
+    assert the_job().due_at <= database_now()
+    assert OrmQ.objects.filter(lock__lte=database_now()).count() == 1
+
+
+def test_making_sure_of_a_waiting_job_leaves_its_time(errand: Errand) -> None:
+    want(delay=3600)
+    queue.ensure("errand", key="errand:1")
+    assert the_job().due_at > database_now()
+
+
+def test_a_job_that_is_wanted_while_it_runs_runs_once_more(errand: Errand) -> None:
+    def body() -> Outcome:
+        if errand.runs == 1:
+            queue.enqueue("errand", key="errand:1")
+        return Done()
+
+    errand.outcome = body
+    want()
+    assert drain() == ["errand", "errand"]
+
+
+def test_a_job_that_is_wanted_while_it_runs_does_not_wait(errand: Errand) -> None:
+    def body() -> Outcome:
+        queue.enqueue("errand", key="errand:1")
+        return Wait(3600, "not yet")
+
+    errand.outcome = body
+    assert run(want()).due_at <= database_now()
+
+
+def test_a_job_that_lost_its_lease_does_not_forget_what_is_wanted(errand: Errand) -> None:
+    def body() -> Outcome:
+        Job.objects.update(token="another's", again=True)
+        return Wait(3600, "not yet")
+
+    errand.outcome = body
+    assert run(want()).again
+
+
+def test_its_wake_up_goes_with_the_change_that_caused_it(errand: Errand) -> None:
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        queue.enqueue("errand", key="errand:1")
+        assert OrmQ.objects.count() == 1
+        raise ZeroDivisionError
+    assert not OrmQ.objects.exists() and not Job.objects.exists()
+
+
+def test_a_delayed_wake_up_is_locked_until_then(errand: Errand) -> None:
+    row = want(delay=3600)
+    wake_up = OrmQ.objects.get()
+    assert wake_up.lock == row.due_at > database_now() + HOUR * 0.9
+    assert wake_up.key == Lane.DEFAULT
+
+
+def test_a_wake_up_holds_a_name_and_an_id_and_nothing_else(errand: Errand) -> None:
+    row = want(secret="not here")
+    task = OrmQ.objects.get().task
+    assert (task["func"], task["args"], task["kwargs"]) == ("delivery.queue.run", (row.pk,), {})
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_who_want_the_same_job_at_once_get_one(errand: Errand) -> None:
+    for number in range(10):
+        key = f"errand:{number}"
+        at_once(*[lambda key=key: queue.enqueue("errand", key=key)] * 2)  # type: ignore[misc]
+    assert Job.objects.count() == 10
+    assert OrmQ.objects.count() == 10
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_due_job_that_is_wanted_waits_for_the_change_to_be_committed(errand: Errand) -> None:
+    """Else it would look before the change is there, and nobody would look again."""
+    row = want()
+    wanted, claims = threading.Event(), []
+
+    def change() -> None:
+        with transaction.atomic():
+            queue.enqueue("errand", key="errand:1")
+            wanted.set()
+            worker.join(0.5)
+            claims.append("committed")
+
+    def claim() -> None:
+        wanted.wait(10)
+        claimed(Job.objects.get(pk=row.pk))
+        claims.append("claimed")
+        connection.close()
+
+    worker = threading.Thread(target=claim)
+    worker.start()
+    change()
+    worker.join(10)
+    assert claims == ["committed", "claimed"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_that_is_wanted_while_it_finishes_is_not_lost(errand: Errand) -> None:
+    row = claimed(want())
+    about_to_want = threading.Event()
+
+    def finish() -> None:
+        with transaction.atomic():
+            row.finish(JobState.DONE, "")
+            about_to_want.set()
+            other.join(0.5)
+
+    def ask() -> None:
+        about_to_want.wait(10)
+        queue.enqueue("errand", key="errand:1")
+        connection.close()
+
+    other = threading.Thread(target=ask)
+    other.start()
+    finish()
+    other.join(10)
+    assert the_job().state == JobState.QUEUED
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_operator_and_a_finishing_step_do_not_lock_each_other_out(errand: Errand) -> None:
+    """Both take the issue first and the job then: the other way round PostgreSQL ends one of them."""
+    issue = cast.issue(cast.newsletter())
+    begun, held = threading.Event(), threading.Event()
+
+    def body() -> Outcome:
+        begun.set()
+        held.wait(10)
+        return Done("", lambda: Issue.objects.filter(pk=issue.pk).update(title="Moved on"))
+
+    def operate() -> None:
+        begun.wait(10)
+        with transaction.atomic():
+            Issue.objects.select_for_update().get(pk=issue.pk)
+            held.set()
+            finished.wait(0.5)
+            queue.enqueue("errand", key="errand:1", issue_id=issue.pk)
+
+    def work() -> None:
+        queue.run(row.pk)
+        finished.set()
+
+    finished = threading.Event()
+    errand.outcome = body
+    row = want(issue_id=issue.pk)
+    at_once(operate, work)
+    row.refresh_from_db()
+    assert (row.state, the_job().state) == (JobState.DONE, JobState.QUEUED)
+
+
+# --- the claim
+
+
+def test_a_job_is_claimed_by_one_only(errand: Errand) -> None:
+    row = want()
+    assert row.claim()
+    assert not Job.objects.get(pk=row.pk).claim()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_workers_run_a_job_once(errand: Errand) -> None:
+    rows = [want(f"errand:{number}") for number in range(8)]
+    for row in rows:
+        at_once(*[lambda row=row: queue.run(row.pk)] * 2)  # type: ignore[misc]
+    assert errand.runs == 8
+
+
+def test_a_job_is_not_run_before_it_is_due(errand: Errand) -> None:
+    assert run(want(delay=3600)).state == JobState.QUEUED
+    assert errand.runs == 0
+
+
+def test_a_wake_up_of_a_job_that_is_gone_does_nothing(errand: Errand) -> None:
+    queue.run(10**9)
+    assert errand.runs == 0
+
+
+def test_a_finished_job_is_not_run_again(errand: Errand) -> None:
+    row = run(want())
+    queue.run(row.pk)
+    assert errand.runs == 1
+
+
+def test_a_lease_is_renewed_while_it_holds(errand: Errand) -> None:
+    row = claimed(want())
+    Job.objects.filter(pk=row.pk).update(lease_until=database_now() + timedelta(seconds=2))
+    assert row.renew()
+    row.refresh_from_db()
+    assert row.lease_until and row.lease_until > database_now() + timedelta(seconds=20)
+
+
+def test_a_lease_that_is_over_cannot_be_renewed(errand: Errand) -> None:
+    assert not abandoned(want()).renew()
+
+
+# --- outcomes
+
+
+def test_done_finishes_it_and_applies_its_advance(errand: Errand) -> None:
+    errand.outcome = lambda: Done("well", errand.advance)
+    row = run(want())
+    assert (row.state, row.note, errand.advanced) == (JobState.DONE, "well", 1)
+    assert row.finished_at and row.lease_until is None
+
+
+def test_wait_queues_it_for_later_and_is_no_failure(errand: Errand) -> None:
+    errand.outcome = lambda: Wait(600, "the podcast", errand.advance)
+    row = run(want())
+    assert (row.state, row.failures, errand.advanced) == (JobState.QUEUED, 0, 1)
+    assert row.due_at > database_now() + timedelta(seconds=590)
+    assert OrmQ.objects.filter(lock=row.due_at).exists()
+
+
+def test_discard_ends_it_in_peace(errand: Errand) -> None:
+    errand.outcome = lambda: Discard("the issue is gone")
+    row = run(want())
+    assert (row.state, row.note, errand.gave_up) == (JobState.DISCARDED, "the issue is gone", [])
+
+
+def test_a_retry_waits_for_a_backoff(errand: Errand) -> None:
+    errand.outcome = lambda: Retry("it was busy")
+    row = run(want())
+    assert (row.state, row.failures, row.note) == (JobState.QUEUED, 1, "it was busy")
+    assert row.due_at > database_now()
+
+
+def test_a_retry_is_not_before_the_time_that_the_other_side_named(errand: Errand) -> None:
+    errand.outcome = lambda: Retry("it is limited", 5000)
+    assert run(want()).due_at > database_now() + timedelta(seconds=4900)
+
+
+def test_an_edge_that_fails_is_a_retry(errand: Errand) -> None:
+    def body() -> Outcome:
+        raise EdgeError("the server is away", retry_after=5000)
+
+    errand.outcome = body
+    row = run(want())
+    assert (row.state, row.note) == (JobState.QUEUED, "the server is away")
+    assert row.due_at > database_now() + timedelta(seconds=4900)
+
+
+def test_an_exception_is_a_retry_that_keeps_its_class_and_not_its_text(errand: Errand) -> None:
+    def body() -> Outcome:
+        raise ValueError("bob@example.org")
+
+    errand.outcome = body
+    row = run(want())
+    assert (row.state, row.note) == (JobState.QUEUED, "ValueError in errand")
+
+
+def test_too_many_failures_in_a_row_kill_it_and_say_so_in_the_same_transaction(
+    errand: Errand,
+) -> None:
+    errand.outcome = lambda: Retry("it was busy")
+    row = want()
+    Job.objects.update(failures=runner.MAX_FAILURES - 1)
+    assert run(row).state == JobState.DEAD
+    assert errand.gave_up == ["it was busy"]
+    assert Transition.objects.of(Subject.JOB, row.pk).get().new == "dead"
+
+
+def test_where_giving_up_fails_the_job_is_not_dead(errand: Errand) -> None:
+    def give_up(row: Job, reason: str) -> None:
+        cast.newsletter()
+        cast.newsletter()  # the same slug again: the database refuses it
+
+    REGISTRY["errand"] = JobType(errand.body, Lane.DEFAULT, give_up)
+    errand.outcome = lambda: Retry("it was busy")
+    row = want()
+    Job.objects.update(failures=runner.MAX_FAILURES - 1)
+    assert run(row).state == JobState.RUNNING
+    assert not Transition.objects.exists()
+
+
+def test_a_wait_forgets_the_failures(errand: Errand) -> None:
+    errand.outcome = lambda: Wait(1, "goes on")
+    row = want()
+    Job.objects.update(failures=5, crashes=2)
+    row = run(row)
+    assert (row.failures, row.crashes) == (0, 0)
+
+
+def test_an_endless_retry_never_dies_by_its_count(errand: Errand) -> None:
+    errand.outcome = lambda: Retry("down", endless=True)
+    row = want()
+    Job.objects.update(failures=500)
+    row = run(row)
+    assert (row.state, row.failures) == (JobState.QUEUED, 501)
+    assert row.due_at <= database_now() + timedelta(seconds=runner.BACKOFF_CAP)
+
+
+def test_a_backoff_grows_has_full_jitter_and_a_cap() -> None:
+    first, last = ([queue.backoff(n) for _ in range(300)] for n in (1, 30))
+    assert min(first) >= 1 and max(first) <= 10
+    assert min(last) < 120 < 480 < max(last) <= runner.BACKOFF_CAP
+
+
+def test_a_job_whose_token_was_lost_applies_nothing(errand: Errand) -> None:
+    def body() -> Outcome:
+        Job.objects.update(token="another's")
+        return Done("well", errand.advance)
+
+    errand.outcome = body
+    row = run(want())
+    assert (row.state, errand.advanced) == (JobState.RUNNING, 0)
+
+
+@pytest.mark.parametrize("outcome", [Wait(1, ""), Retry(""), Discard("")])
+def test_a_job_whose_token_was_lost_is_left_as_it_is(errand: Errand, outcome: Outcome) -> None:
+    def body() -> Outcome:
+        Job.objects.update(token="another's")
+        return outcome
+
+    errand.outcome = body
+    assert run(want()).token == "another's"
+
+
+def test_an_advance_that_the_database_refuses_takes_the_finish_back(errand: Errand) -> None:
+    def advance() -> None:
+        cast.newsletter()
+        cast.newsletter()
+
+    errand.outcome = lambda: Done("well", advance)
+    row = run(want())
+    assert row.state == JobState.RUNNING
+
+
+def test_an_advance_that_raises_is_not_lost(errand: Errand) -> None:
+    """Whatever it raises: the finish is taken back with it, and the row is found by the sweep."""
+
+    def advance() -> None:
+        raise ValueError("a bug")
+
+    errand.outcome = lambda: Done("well", advance)
+    row = want()
+    with pytest.raises(ValueError, match="a bug"):
+        queue.run(row.pk)
+    row.refresh_from_db()
+    assert row.state == JobState.RUNNING
+
+
+def test_a_name_that_this_version_does_not_know_is_discarded(errand: Errand) -> None:
+    row = want()
+    del REGISTRY["errand"]
+    row = run(row)
+    assert row.state == JobState.DISCARDED
+    assert "no job named errand" in row.note
+
+
+# --- what a crash leaves
+
+
+def test_a_running_job_whose_lease_is_over_is_queued_again(errand: Errand) -> None:
+    row = abandoned(want())
+    assert queue.recover() == 1
+    row.refresh_from_db()
+    assert (row.state, row.crashes, row.token) == (JobState.QUEUED, 1, "")
+    assert drain() == ["errand"]
+
+
+def test_a_running_job_whose_lease_holds_is_left_alone(errand: Errand) -> None:
+    row = claimed(want())
+    assert queue.recover() == 0
+    row.refresh_from_db()
+    assert row.state == JobState.RUNNING
+
+
+def test_the_third_crash_kills_it_and_says_so(errand: Errand) -> None:
+    row = want()
+    for _ in range(MAX_CRASHES):
+        row.refresh_from_db()
+        abandoned(row)
+        queue.recover()
+    row.refresh_from_db()
+    assert (row.state, row.crashes) == (JobState.DEAD, 3)
+    assert errand.gave_up == ["its worker died 3 times"]
+
+
+def test_a_worker_that_was_taken_for_dead_applies_nothing(errand: Errand) -> None:
+    def body() -> Outcome:
+        Job.objects.update(lease_until=database_now() - HOUR)
+        queue.recover()
+        return Done("well", errand.advance)
+
+    errand.outcome = body
+    assert run(want()).state == JobState.QUEUED
+    assert errand.advanced == 0
+
+
+def test_two_sweeps_take_a_job_back_once(errand: Errand) -> None:
+    row = abandoned(want())
+    assert (queue.recover(), queue.recover()) == (1, 0)
+    row.refresh_from_db()
+    assert row.crashes == 1
+
+
+def forget(row: Job, ago: timedelta) -> None:
+    """Its wake-up is gone, as after a purged table or a rotated key."""
+    then = database_now() - ago
+    Job.objects.filter(pk=row.pk).update(due_at=then, woken_at=then)
+    OrmQ.objects.all().delete()
+
+
+def test_a_forgotten_job_is_woken_again(errand: Errand) -> None:
+    forget(want(), timedelta(minutes=2))
+    assert queue.recover() == 1
+    assert OrmQ.objects.count() == 1
+
+
+def test_a_job_that_was_woken_just_now_is_not_woken_again(errand: Errand) -> None:
+    want()
+    assert queue.recover() == 0
+    assert OrmQ.objects.count() == 1
+
+
+def test_a_job_that_is_not_due_is_not_woken(errand: Errand) -> None:
+    want(delay=3600)
+    OrmQ.objects.all().delete()
+    assert queue.recover() == 0
+
+
+def test_many_crashed_jobs_are_found_in_one_sweep(errand: Errand) -> None:
+    for number in range(30):
+        abandoned(want(f"errand:{number}"))
+    assert queue.recover() == 30
+
+
+# --- an operator
+
+
+def dead(errand: Errand) -> Job:
+    errand.outcome = lambda: Retry("it was busy")
+    row = want()
+    Job.objects.update(failures=runner.MAX_FAILURES - 1)
+    return run(row)
+
+
+def test_an_operator_queues_a_dead_job_again(errand: Errand) -> None:
+    row = dead(errand)
+    assert queue.retry_dead(row)
+    row.refresh_from_db()
+    assert (row.state, row.failures, row.crashes) == (JobState.QUEUED, 0, 0)
+    errand.outcome = Done
+    assert drain() == ["errand"]
+
+
+def test_a_dead_job_is_not_queued_beside_its_successor(errand: Errand) -> None:
+    row = dead(errand)
+    want()
+    assert not queue.retry_dead(row)
+
+
+def test_a_job_that_is_not_dead_cannot_be_queued_again(errand: Errand) -> None:
+    assert not queue.retry_dead(run(want()))
+
+
+def test_an_issues_waiting_jobs_are_discarded_but_its_notices(errand: Errand) -> None:
+    issue = cast.issue(cast.newsletter())
+    want(issue_id=issue.pk, delay=60)
+    want("errand:2", issue_id=issue.pk).claim()
+    queue.ensure("notify", key="notify:1", issue_id=issue.pk, notification_id=1)
+    queue.discard(issue.pk, "the issue was edited")
+    states = dict(Job.objects.values_list("key", "state"))
+    assert states == {"errand:1": "discarded", "errand:2": "running", "notify:1": "queued"}
+
+
+def test_the_tick_is_one_schedule_however_often_work_starts() -> None:
+    from django_q.models import Schedule
+
+    for _ in range(3):
+        queue.set_tick("delivery.jobs.tick")
+    tick = Schedule.objects.get()
+    assert (tick.func, tick.minutes, tick.cluster) == ("delivery.jobs.tick", 1, Lane.DEFAULT)
+
+
+def test_times_are_the_databases(errand: Errand) -> None:
+    row = want()
+    assert isinstance(row.due_at, datetime)
+    assert abs((row.due_at - database_now()).total_seconds()) < 5
