@@ -44,7 +44,7 @@ def _networks(value: object) -> object:
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
 Positive = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Environment(BaseSettings):
@@ -52,11 +52,11 @@ class Environment(BaseSettings):
 
     model_config = SettingsConfigDict(case_sensitive=True, extra="ignore", env_ignore_empty=True)
 
-    SECRET_KEY: str = Field(min_length=32)
+    SECRET_KEY: str = Field(min_length=32, repr=False)
     PUBLIC_URL: str
-    EMAIL_URL: str
+    EMAIL_URL: str = Field(repr=False)
     ADDRESS_KEY: str = Field(default="", repr=False)
-    DATABASE_URL: str = "sqlite:///var/carteiro.sqlite3"
+    DATABASE_URL: str = Field(default="sqlite:///var/carteiro.sqlite3", repr=False)
     ALLOWED_HOSTS: Words = ()
     BEHIND_PROXY: bool = False
     DEBUG: bool = False
@@ -73,7 +73,7 @@ class Environment(BaseSettings):
 
     DELIVERY_CONNECTIONS: Positive = 8
     DELIVERY_WINDOW: Positive = 8
-    DELIVERY_RATE: float = Field(default=0, ge=0)
+    DELIVERY_RATE: float = Field(default=0, ge=0, allow_inf_nan=False)
     DELIVERY_ATTEMPTS: Positive = 5
     DELIVERY_RETRY_SECONDS: Seconds = 300
     DELIVERY_EXPIRY_HOURS: Positive = 72

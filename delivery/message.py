@@ -2,26 +2,28 @@
 
 The bodies are quoted-printable (RFC 2045 section 6.7). They are cut at the placeholders that
 rendering left and each piece is encoded once; a recipient's value is encoded on lines of its own
-between soft line breaks, so a stamp is a concatenation. The headers are written here and not by
-Python's email package, which encodes a long List-Unsubscribe (mailbox providers then ignore it) and
-in 3.11.7 lets a header be injected through an encoded word (CVE-2024-6923).
+between soft line breaks, so a stamp is a concatenation. The headers are written by `headers.py`.
 """
 
 from __future__ import annotations
 
-import base64
 import binascii
 import datetime
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import format_datetime
 from html import escape
 from typing import Any
 
-import idna
-
+from delivery.headers import (
+    MessageError,
+    display_name,
+    fold,
+    one_line,
+    require,
+    wire_address,
+)
 from newsletter.rendering import Rendered
 from newsletter.rendering.placeholders import split
 
@@ -32,18 +34,6 @@ _NONCE = re.compile(r"[0-9a-f]{8,64}")
 _LIST_ID = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
 # One line, never folded nor encoded: 998 octets (RFC 5322) less the header's name.
 _URL = re.compile(r"https?://[!#-;=?-\[\]-~]{1,900}")
-
-_ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+( [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
-# A dot-atom, or anything beyond ASCII (RFC 6531); quoted local parts are refused at sign-up.
-_LOCAL = re.compile(r"(?!.*\s)[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\u00a1-\ud7ff\ue000-\U0010ffff-]{1,64}")
-_DOMAIN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
-_LINE = 66
-# 45 octets are 60 of base64: with =?utf-8?b??= 72, less than the 75 that RFC 2047 allows.
-_CHUNK = 45
-
-
-class MessageError(ValueError):
-    """A message cannot be compiled or stamped; says why without showing an address."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +103,11 @@ def compile_message(
     it. `list_id` is ASCII with a dot (RFC 2919). `page_url`, if given, is where the issue is on the
     web (Archived-At, RFC 5064). Raises MessageError where one of them cannot be used.
     """
-    _require(_NONCE.fullmatch(nonce), "The nonce must be 8 to 64 lower-case hex digits.")
-    _require(_LIST_ID.fullmatch(list_id), "The list id must be ASCII words joined by dots.")
-    _require(date.tzinfo, "The date of a message must have a time zone.")
-    address = _wire_address(sender.address, "the sender")
-    _require(address.isascii(), "The sender's address must be ASCII.")
+    require(_NONCE.fullmatch(nonce), "The nonce must be 8 to 64 lower-case hex digits.")
+    require(_LIST_ID.fullmatch(list_id), "The list id must be ASCII words joined by dots.")
+    require(date.tzinfo, "The date of a message must have a time zone.")
+    address = wire_address(sender.address, "the sender")
+    require(address.isascii(), "The sender's address must be ASCII.")
     domain = address.rpartition("@")[2]
     head = _head(rendered.subject, sender.name, address, list_id, date, page_url)
     boundary = f"=_{nonce}"  # "=_" never occurs in quoted-printable (RFC 2045 section 6.7)
@@ -141,7 +131,7 @@ def message_id(compiled: CompiledMessage, delivery_id: int) -> str:
 
 def envelope_address(recipient: Recipient) -> str:
     """Return the address for RCPT TO: the domain as A-labels, the local part as it is."""
-    return _wire_address(recipient.address, f"delivery {recipient.delivery_id}")
+    return wire_address(recipient.address, f"delivery {recipient.delivery_id}")
 
 
 def needs_smtputf8(recipient: Recipient) -> bool:
@@ -152,11 +142,11 @@ def needs_smtputf8(recipient: Recipient) -> bool:
 def _values(compiled: CompiledMessage, recipient: Recipient) -> dict[str, bytes]:
     url = recipient.unsubscribe_url
     whose = f"delivery {recipient.delivery_id}"
-    _require(_URL.fullmatch(url), f"The unsubscribe link of {whose} is no plain http(s) URL.")
-    address = _wire_address(recipient.address, whose)
-    name = _one_line(recipient.name)
+    require(_URL.fullmatch(url), f"The unsubscribe link of {whose} is no plain http(s) URL.")
+    address = wire_address(recipient.address, whose)
+    name = one_line(recipient.name)
     values = {
-        "to": f"{_display_name(name)}<{address}>".encode(),
+        "to": f"{display_name(name)}<{address}>".encode(),
         "message_id": message_id(compiled, recipient.delivery_id).encode(),
         "url_header": url.encode(),
         "url_text": _value(url),
@@ -183,10 +173,10 @@ def _head(
     date: datetime.datetime,
     page_url: str,
 ) -> Iterator[Piece]:
-    _require(not page_url or _URL.fullmatch(page_url), "The page's address is no plain URL.")
-    yield _static(f"From: {_display_name(_one_line(sender_name))}<{address}>\r\nTo: ")
+    require(not page_url or _URL.fullmatch(page_url), "The page's address is no plain URL.")
+    yield _static(f"From: {display_name(one_line(sender_name))}<{address}>\r\nTo: ")
     yield Piece("to", b"")
-    yield _static(f"\r\nSubject: {_fold(_one_line(subject))}\r\n")
+    yield _static(f"\r\nSubject: {fold(one_line(subject))}\r\n")
     yield _static(f"Date: {format_datetime(date)}\r\nMessage-ID: ")
     yield Piece("message_id", b"")
     yield _static(f"\r\nList-Id: <{list_id}>\r\nList-Unsubscribe: <")
@@ -258,73 +248,3 @@ def _quoted_printable(text: str) -> bytes:
 
 def _static(text: str) -> Piece:
     return Piece("", text.encode("ascii"))
-
-
-def _require(condition: object, message: str) -> None:
-    if not condition:
-        raise MessageError(message)
-
-
-def _one_line(text: str) -> str:
-    """Make control characters, line ends and lone surrogates spaces, and runs of spaces one."""
-    harmless = text if text.isprintable() else "".join(map(_harmless, text))
-    return " ".join(harmless.split())
-
-
-def _fold(text: str) -> str:
-    """Write unstructured text (a Subject) of one line: plain if it can be, else encoded words."""
-    words = text.split(" ")
-    if not _is_plain(text) or max(map(len, words)) > _LINE:
-        return _encoded_words(text)
-    lines = [""]
-    for word in words:
-        if len(lines[-1]) + len(word) >= _LINE:
-            lines.append("")
-        lines[-1] += f" {word}"
-    return "\r\n".join(lines).removeprefix(" ")
-
-
-def _display_name(name: str) -> str:
-    """Write a mailbox's display name with the space after it; nothing for an empty one."""
-    if not name:
-        return ""
-    if not _is_plain(name) or len(name) > _LINE:
-        return f"{_encoded_words(name)}\r\n "
-    if _ATOMS.fullmatch(name):
-        return f"{name} "
-    quoted = name.replace("\\", r"\\").replace('"', r"\"")
-    return f'"{quoted}" '
-
-
-def _encoded_words(text: str) -> str:
-    """Encode text as RFC 2047 words, folded; none of them cuts a character in two."""
-    chunks, current = [], b""
-    for char in text:
-        octets = char.encode("utf-8")
-        if len(current) + len(octets) > _CHUNK:
-            chunks.append(current)
-            current = b""
-        current += octets
-    chunks.append(current)
-    return "\r\n ".join(f"=?utf-8?b?{base64.b64encode(chunk).decode()}?=" for chunk in chunks)
-
-
-def _wire_address(address: str, whose: str) -> str:
-    """Return an address with its domain as A-labels; raises MessageError, naming only `whose`."""
-    local, _, domain = address.rpartition("@")
-    try:
-        ascii_domain = domain if domain.isascii() else idna.encode(domain, uts46=True).decode()
-    except idna.IDNAError:
-        ascii_domain = ""
-    if not (_LOCAL.fullmatch(local) and _DOMAIN.fullmatch(ascii_domain)):
-        raise MessageError(f"The address of {whose} cannot be written in a mail; correct it.")
-    return f"{local}@{ascii_domain}"
-
-
-def _is_plain(text: str) -> bool:
-    # "=?" would be read as the start of an encoded word that somebody else wrote.
-    return text.isascii() and "=?" not in text
-
-
-def _harmless(char: str) -> str:
-    return " " if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") else char

@@ -112,7 +112,7 @@ def run_occurrence(occurrence: Occurrence) -> str:
     newsletter = occurrence.newsletter
     day = newsletter.today(occurrence.due_utc)
     if database_now() >= newsletter.too_late_at(day):
-        return _too_late(occurrence, day)
+        return "a release has begun" if _began_on(newsletter, day) else _too_late(occurrence, day)
     started = start_due(newsletter, day, actor="schedule")
     if started is None and not _began_on(newsletter, day):
         notifying.tell(

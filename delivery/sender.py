@@ -83,11 +83,11 @@ class Sender:
     def _step(self, wire: _Wire) -> bool:
         """Results and next starts share a commit. False: finished."""
         results = self._collect()
+        self._count(results)  # first: what says stop is heard before the next start
         starting = self._may_start()
         if starting:
             _until_written(self._claim)
         won = _until_written(lambda: self._commit(results, starting))
-        self._count(results)
         for row, attempt in won:
             self.on_wire[row.id] = attempt
             wire.submit(self._deliver, row, attempt)
@@ -137,12 +137,14 @@ class Sender:
         free = EmailDelivery.objects.of(self.issue.pk).due().unclaimed().filter(id__gt=start)
         with transaction.atomic():
             batch = free.order_by("id").select_for_update(skip_locked=True)[:BATCH]
+            # A list, not a subquery: PostgreSQL runs that again for each row that it meets, and claims them all.
+            ids = list(batch.values_list("id", flat=True))
             alive = self.lease.mine().held().exists()
             if not alive:
                 self.held = False
                 return []
             won = update_returning(
-                EmailDelivery.objects.pending().unclaimed().filter(id__in=batch.values("id")),
+                EmailDelivery.objects.pending().unclaimed().filter(id__in=ids),
                 sender=self.lease.pk,
                 fence=self.lease.fence,
             )
@@ -164,7 +166,7 @@ class Sender:
             record(issue, results)
             self._renew()
             self.held = self.held and may_send
-            room = settings.DELIVERY_WINDOW - len(self.on_wire) + len(results)
+            room = settings.DELIVERY_WINDOW - len(self.on_wire)
             return self._mark_sending(room) if starting and self.held else []
 
     def _read_issue(self) -> Issue:

@@ -110,10 +110,10 @@ def late_podcast(issue_id: int) -> Outcome:
     issue = podcast.issue
     if issue.state in (S.CANCELLED, S.DRAFT):
         return Done(f"the issue is {issue.state}")
-    if issue.state not in (S.SENDING, S.SENT):
-        return Wait(settings.PODCAST_POLL_SECONDS, "after the freeze")
     if podcast.waited(database_now()) > settings.PODCAST_LATE_SECONDS:
         return Done("it did not come")
+    if issue.state not in (S.SENDING, S.SENT):
+        return Wait(settings.PODCAST_POLL_SECONDS, "after the freeze")
     answer = _ask(issue)
     if answer.state == "ready" and answer.episode:
         return Done("it came late", partial(_add_late, issue, podcast, answer.episode))

@@ -21,6 +21,7 @@ log = structlog.get_logger(__name__)
 
 TICK = "delivery.jobs.tick"
 RESTART_PAUSE = 2.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Supervisor:
@@ -33,7 +34,7 @@ class Supervisor:
     def run(self) -> None:
         """Work until SIGTERM or SIGINT."""
         stopping.reset()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             signal.signal(number, self._on_signal)
         recovery.recover()
         set_tick(TICK)
@@ -51,10 +52,13 @@ class Supervisor:
         self.asked_to_stop = True
 
     def _start(self, lane: str) -> None:
+        # Blocked for all of the pool: systemd signals every process of a service, and django-q2 then hangs, or its
+        # senders die in mid-message. The pool is told by the flag of `stopping`.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         pid = os.fork()
         if pid == 0:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            run_cluster(lane)
+            run_cluster(lane, stopping.stopping)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         self.lanes[pid] = lane
 
     def _replace_ended(self) -> None:
@@ -72,8 +76,6 @@ class Supervisor:
         """What is on the wire finishes; nothing new starts; past the grace the rest is killed, and recovered later."""
         log.info("work.stopping")
         stopping.stop()
-        for pid in self.lanes:
-            _signal(pid, signal.SIGTERM)
         end = time.monotonic() + settings.GRACE_SECONDS
         while self.lanes and time.monotonic() < end:
             for pid in self._ended():
@@ -104,15 +106,16 @@ def _die_with_this_process() -> None:
         while ours:
             os.close(ours.pop())
         threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+        threading.Thread(target=_obey_parent, daemon=True, name="signal-watch").start()
 
     os.register_at_fork(after_in_child=in_child)
 
 
-def _signal(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
+def _obey_parent() -> None:
+    """SIGTERM is blocked in the pool, but django-q2 ends a worker that is past its time-out with it."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
+    os._exit(1)
 
 
 def _kill_group(leader: int) -> None:

@@ -18,7 +18,7 @@ from django.utils.text import slugify
 
 MAX_FILE = 2_000_000
 MAX_FRONT_MATTER = 64_000
-MAX_TITLE, MAX_SLUG, MAX_SUMMARY, MAX_AUTHOR = 200, 100, 500, 200
+MAX_TITLE, MAX_SLUG, MAX_SUMMARY, MAX_AUTHOR = 200, 100, 500, 100
 MAX_TAGS, MAX_TAG = 30, 50
 KEYS = ("title", "slug", "date", "summary", "author", "tags")
 
@@ -27,7 +27,7 @@ _MAX_DEPTH = 3
 # What YAML refuses, and with it what no mail client shows.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")
 _LINE_END = re.compile("[\n\x85\u2028\u2029]")
-_SLUG = re.compile(r"(?=.*[a-z-])[a-z0-9-]+")
+_SLUG = re.compile(r"(?!\d+$)[a-z0-9]+(-[a-z0-9]+)*")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _OPENING = (yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken,
             yaml.FlowMappingStartToken, yaml.FlowSequenceStartToken)  # fmt: skip
@@ -270,14 +270,15 @@ def _slug(values: Mapping[str, _Value], title: str, date: datetime.date) -> str:
         return _slug_of(title, date)
     if not _SLUG.fullmatch(slug):
         raise DocumentError(
-            f"The slug {slug!r} may have only a to z, 0 to 9 and -, and not only digits.",
+            f"The slug {slug!r} may have only a to z, 0 to 9 and single - between them, "
+            "and not only digits.",
             values["slug"].line,
         )
     return slug
 
 
 def _slug_of(title: str, date: datetime.date) -> str:
-    slug = slugify(title).replace("_", "-")[:MAX_SLUG].strip("-")
+    slug = re.sub("[-_]+", "-", slugify(title))[:MAX_SLUG].strip("-")
     if not slug:
         return f"issue-{date.isoformat()}"
     return slug if _SLUG.fullmatch(slug) else f"issue-{slug}"[:MAX_SLUG]

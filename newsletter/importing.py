@@ -148,6 +148,8 @@ def _one_line(name: str) -> str:
 def _add(batch: list[Row], newsletter: Newsletter, source: str, report: Report) -> None:
     """One transaction a batch: what was reported as added is added."""
     with transaction.atomic():
+        # Two imports at once take turns: each sees what the other has added.
+        Newsletter.objects.select_for_update(no_key=True).get(pk=newsletter.pk)
         suppressed = set(
             Suppression.objects.filter(address_key__in=[row.key for row in batch]).values_list(
                 "address_key", flat=True

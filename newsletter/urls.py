@@ -10,5 +10,5 @@ urlpatterns = [
     path("", pages.home, name="home"),
     path("n/<slug:newsletter>/", pages.archive, name="archive"),
     path("n/<slug:newsletter>/<slug:slug>/", pages.issue, name="issue"),
-    path("u/<str:token>/", unsubscribe.unsubscribe, name="unsubscribe"),
+    path("u/<slug:token>/", unsubscribe.unsubscribe, name="unsubscribe"),
 ]

@@ -33,14 +33,13 @@ from psycopg import sql
 
 ROOT = Path(__file__).resolve().parent.parent
 ON_POSTGRES = os.environ.get("TEST_DATABASE", "sqlite") == "postgres"
-READERS = 450
+READERS = 300
 MARK = "CARTEIRO_HOUSE"  # in the environment of each of a house's processes: also orphans are found
 
 _SEVERAL = """
-import json, os, sys
+import json, sys
 import django
 from django.core.management import call_command
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 django.setup()
 for command in json.loads(sys.argv[1]):
     call_command(*command)
@@ -64,6 +63,7 @@ class House:
         kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR")}
         return {
             **kept,
+            "DJANGO_SETTINGS_MODULE": "config.settings",
             "ENV_FILE": os.devnull,
             "SECRET_KEY": "only-for-a-house-" + "y" * 40,
             "PUBLIC_URL": "http://news.example.org",
@@ -112,6 +112,7 @@ class House:
             [sys.executable, "-c", code, *args],
             cwd=ROOT,
             env=self.environment,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -184,12 +185,8 @@ class House:
 
     def statuses(self) -> dict[str, int]:
         """How many deliveries have each status."""
-        return dict(
-            (str(status), int(n))
-            for status, n in self.query(
-                "SELECT status, count(*) FROM delivery_emaildelivery GROUP BY status"
-            )
-        )
+        counted = "SELECT status, count(*) FROM delivery_emaildelivery GROUP BY status"
+        return {str(status): int(n) for status, n in self.query(counted)}
 
     def addresses(self, status: str) -> set[str]:
         rows = self.query(f"SELECT address FROM delivery_emaildelivery WHERE status = '{status}'")
@@ -216,7 +213,9 @@ class House:
         while not holds():
             if time.monotonic() > end:
                 tail = "\n".join(self.log_text().splitlines()[-40:])
-                raise AssertionError(f"it does not hold after {seconds} s; the log ends so:\n{tail}")
+                raise AssertionError(
+                    f"it does not hold after {seconds} s; the log ends so:\n{tail}"
+                )
             time.sleep(0.02)
 
 
@@ -350,6 +349,8 @@ def _execute(url: str, statement: str) -> list[tuple[Any, ...]]:
         with psycopg.connect(url, autocommit=True) as connection:
             found = connection.execute(statement.encode())
             return found.fetchall() if found.description else []
-    with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30)) as database:
+    with contextlib.closing(
+        sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30)
+    ) as database:
         database.isolation_level = None
         return database.execute(statement).fetchall()

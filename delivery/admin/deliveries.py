@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from delivery.models import EmailDelivery
@@ -22,6 +23,10 @@ class EmailDeliveryAdmin(ReadOnlyAdmin):
     ordering = ["-id"]
     exclude = ["address_key"]
     change_form_template = "admin/delivery/change_form_history.html"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[EmailDelivery]:
+        """Without the issue's text, which would come again with each row."""
+        return super().get_queryset(request).defer("issue__markdown", "issue__snapshot")
 
     def change_view(
         self,

@@ -9,8 +9,8 @@ from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.forms import ModelForm
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_POST
@@ -39,6 +39,10 @@ class IssueForm(ModelForm):
         text = str(self.cleaned_data["markdown"]).replace("\r\n", "\n")
         before = self.instance.markdown or ""
         return before if text.strip() == before.strip() else text
+
+    def clean_tags(self) -> list[str]:
+        """An emptied field is `null` to Django, and means no tags."""
+        return self.cleaned_data["tags"] or []
 
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or {}
@@ -138,6 +142,7 @@ BUTTONS: dict[str, tuple[Act, str, str, Callable[[Issue], bool]]] = {
 @admin.register(Issue)
 class IssueAdmin(admin.ModelAdmin):
     form = IssueForm
+    fields = ["newsletter", *CONTENT]  # in this order, also where some cannot be changed
     list_display = ["title", "newsletter", "release_date", "state", "audience", "is_held"]
     list_filter = ["state", "newsletter"]
     list_select_related = ["newsletter"]
@@ -201,7 +206,7 @@ class IssueAdmin(admin.ModelAdmin):
     @method_decorator(require_POST)
     def act(self, request: HttpRequest, object_id: str, action: str) -> HttpResponse:
         """One button: it changes state and returns; what crosses the network is a job."""
-        issue = get_object_or_404(Issue.objects.select_related("newsletter"), pk=object_id)
+        issue = self._issue_or_404(request, object_id)
         if action not in BUTTONS:
             raise PermissionDenied
         act, permission, _, _ = BUTTONS[action]
@@ -214,15 +219,25 @@ class IssueAdmin(admin.ModelAdmin):
         return redirect(reverse("admin:newsletter_issue_change", args=[issue.pk]))
 
     def preview(self, request: HttpRequest, object_id: str, what: str) -> HttpResponse:
-        issue = get_object_or_404(Issue.objects.select_related("newsletter"), pk=object_id)
+        issue = self._issue_or_404(request, object_id)
         if not self.has_view_permission(request, issue):
             raise PermissionDenied
         return preview.show(issue, what)
 
+    def _issue_or_404(self, request: HttpRequest, object_id: str) -> Issue:
+        issue: Issue | None = self.get_object(request, unquote(object_id))
+        if issue is None:
+            raise Http404
+        return issue
+
 
 def _context(request: HttpRequest, issue: Issue) -> dict[str, Any]:
     document = issue.document()
+    editable = issue.state in EDITABLE
     return {
+        "show_save": editable,
+        "show_save_and_continue": editable,
+        "show_save_and_add_another": editable,
         "buttons": [
             (action, label)
             for action, (_, permission, label, shown) in BUTTONS.items()

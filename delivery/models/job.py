@@ -11,7 +11,7 @@ from django.db import models, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from newsletter.models import Transition, database_now, update_returning
+from newsletter.models import Issue, Transition, database_now, update_returning
 from newsletter.models.transition import Subject
 
 MAX_CRASHES = 3
@@ -123,6 +123,10 @@ class Job(models.Model):
     def requeue(self, due_at: datetime, note: str, *, failures: int) -> bool:
         """running -> queued; False where the token no longer holds."""
         return self._leave(JobState.QUEUED, note, due_at=due_at, failures=failures, crashes=0)
+
+    def lock_issue(self) -> None:
+        """Before the job's own row, as everybody does who wants a job for an issue: else the two can deadlock."""
+        Issue.objects.select_for_update(no_key=True).filter(pk=self.issue_id or 0).first()
 
     def _leave(self, state: str, note: str, **values: Any) -> bool:
         with transaction.atomic():

@@ -74,7 +74,7 @@ def _entries(page: Page) -> list[Any]:
             resolve_relative_uris=False,
             sanitize_html=False,
         )
-    except Exception:  # feedparser lets errors of many kinds through on broken input
+    except Exception:  # noqa: BLE001  feedparser lets errors of many kinds through on broken input
         raise _wrong(page, "it cannot be read as a feed") from None
     if not parsed.version and not parsed.entries:
         raise _wrong(page, "it cannot be read as a feed")

@@ -124,11 +124,11 @@ def _replace(target: Path, data: bytes) -> None:
     temporary = target.with_name(f".carteiro-{secrets.token_hex(8)}.tmp")
     try:
         # Not tempfile: its 0600 would hide the post from a site builder under another user.
-        with open(temporary, "xb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+        temporary.replace(target)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -8,29 +8,19 @@ replaces, so of two equal writes only one becomes a commit; the other gets 409 o
 from __future__ import annotations
 
 import base64
-import json
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, urlsplit
-
-import requests
-import urllib3
-from github import Auth, Github
-from github.Requester import HTTPRequestsConnectionClass, HTTPSRequestsConnectionClass
 
 from delivery.errors import EdgeError
 from delivery.publishers import Post, Published, blob_sha, require_ours, require_path
+from delivery.publishers.github_api import Answer, Api
 
 GITHUB_API_URL = "https://api.github.com"
-API_VERSION = "2022-11-28"
 ROUNDS = 3  # looks at the path before one call gives up on a moving target
-PAUSE = 60.0  # seconds; what GitHub asks for where it limits without saying for how long
-LONGEST_PAUSE = 86_400.0
 
 T = TypeVar("T")
 
@@ -87,10 +77,10 @@ class GitHubPublisher:
             return self._in_rounds(path, once)
 
     @contextmanager
-    def _session(self, path: str) -> Iterator[_Api]:
+    def _session(self, path: str) -> Iterator[Api]:
         require_path(path)
         self._check_arguments()
-        api = _Api(self._token, self._base_url, self._timeout)
+        api = Api(self._token, self._base_url, self._timeout)
         try:
             yield api
         finally:
@@ -116,7 +106,7 @@ class GitHubPublisher:
                 permanent=True,
             )
 
-    def _look(self, api: _Api, path: str) -> _Found:
+    def _look(self, api: Api, path: str) -> _Found:
         """What stands at the path on the branch. Never its content: over 1 MB GitHub leaves it out.
 
         A 404 says "no such file", "no such branch" and "no such repository" alike.
@@ -137,7 +127,7 @@ class GitHubPublisher:
             raise EdgeError(f"GitHub's answer about {path} in {self.repository} makes no sense")
         return _Found(sha, answer.text("html_url"))
 
-    def _check_branch(self, api: _Api) -> None:
+    def _check_branch(self, api: Api) -> None:
         branch = f"/branches/{quote(self.branch)}" if self.branch else ""
         answer = api.call("GET", f"/repos/{self.repository}{branch}")
         if answer.status == 404 and "branch not found" in answer.words.lower():
@@ -149,7 +139,7 @@ class GitHubPublisher:
         if answer.status != 200:
             raise self._refusal(answer, "read")
 
-    def _put(self, api: _Api, post: Post, sha: str, replaces: str) -> Published:
+    def _put(self, api: Api, post: Post, sha: str, replaces: str) -> Published:
         content = base64.b64encode(post.data).decode()
         body = {"message": post.message, "content": content, **self._on(replaces)}
         answer = api.call("PUT", self._contents(post.path), body=body)
@@ -161,7 +151,7 @@ class GitHubPublisher:
             raise EdgeError(f"GitHub took {post.path}, but its answer makes no sense: look again")
         return Published(sha, changed=True, url=answer.text("content", "html_url"))
 
-    def _delete(self, api: _Api, path: str, message: str, sha: str) -> None:
+    def _delete(self, api: Api, path: str, message: str, sha: str) -> None:
         body = {"message": message, **self._on(sha)}
         answer = api.call("DELETE", self._contents(path), body=body)
         if answer.status in (404, 409, 422):
@@ -193,7 +183,7 @@ class GitHubPublisher:
             f"another state ({answer.status} {answer.words})"
         )
 
-    def _refusal(self, answer: _Answer, verb: str, *, permanent: bool | None = None) -> EdgeError:
+    def _refusal(self, answer: Answer, verb: str, *, permanent: bool | None = None) -> EdgeError:
         pause = answer.pause()
         if permanent is None:
             permanent = pause is None and answer.status < 500 and answer.status not in (408, 409)
@@ -214,48 +204,6 @@ class _Found:
     url: str = ""
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """One answer; ``words`` is GitHub's own message, in one line and without the token."""
-
-    status: int
-    headers: Mapping[str, str]
-    data: Any
-    words: str
-
-    def text(self, *keys: str) -> str:
-        """The string at this place in the answer, "" where there is none."""
-        value = self.data
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        return value if isinstance(value, str) else ""
-
-    def pause(self) -> float | None:
-        """Seconds that GitHub asks us to wait, None where it does not."""
-        if self.status not in (403, 429) and self.status < 500:
-            return None
-        if after := self.headers.get("retry-after", ""):
-            return _bounded(self._until(after))
-        if self.status >= 500:
-            return None
-        if self.headers.get("x-ratelimit-remaining") == "0":
-            reset = self.headers.get("x-ratelimit-reset", "")
-            return _bounded(float(reset) - self._now() if reset.isdecimal() else PAUSE)
-        limited = self.status == 429 or "rate limit" in self.words.lower()
-        return PAUSE if limited else None
-
-    def _until(self, after: str) -> float:
-        if after.isdecimal():
-            return float(after)
-        at = _epoch(after)
-        return PAUSE if at is None else at - self._now()
-
-    def _now(self) -> float:
-        """GitHub's clock, so that a wrong one here does not stretch or cut the wait."""
-        at = _epoch(self.headers.get("date", ""))
-        return time.time() if at is None else at
-
-
 class _Conflict(Exception):
     """A write met another state than the one that we had looked at (``found``), or a rule."""
 
@@ -265,7 +213,7 @@ class _Conflict(Exception):
         r"rule violation|protected branch|pull request|could not \w+ file", re.IGNORECASE
     )
 
-    def __init__(self, found: str, answer: _Answer) -> None:
+    def __init__(self, found: str, answer: Answer) -> None:
         super().__init__(answer.status)
         self.found = found
         self.answer = answer
@@ -275,93 +223,6 @@ class _Conflict(Exception):
         if self.answer.status == 409:
             return bool(self.RULE.search(self.answer.words))
         return not self.RACE.search(self.answer.words)
-
-
-class _Api:
-    """One connection to GitHub that neither retries, waits, nor follows a redirect by itself."""
-
-    def __init__(self, token: str, base_url: str, timeout: int) -> None:
-        self._token = token
-        self._base_url = base_url
-        self._timeout = timeout
-        self._requester = Github(
-            auth=Auth.Token(token),
-            base_url=base_url,
-            timeout=timeout,
-            user_agent="Carteiro",
-            retry=None,
-            seconds_between_requests=None,
-            seconds_between_writes=None,
-            lazy=True,
-            api_version=API_VERSION,
-        ).requester
-        self._connection = _connect(base_url, timeout)
-
-    def call(
-        self,
-        verb: str,
-        url: str,
-        parameters: dict[str, str] | None = None,
-        *,
-        body: dict[str, str] | None = None,
-    ) -> _Answer:
-        """One request, one answer of whatever status. Raises a temporary EdgeError for none."""
-        try:
-            status, headers, text = self._requester.requestJson(
-                verb, url, parameters, None, body, self._connection
-            )
-        except requests.Timeout:
-            raise EdgeError(
-                f"GitHub did not answer within {self._timeout} s; it is tried again"
-            ) from None
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise EdgeError(
-                f"the connection to {urlsplit(self._base_url).hostname} failed "
-                f"({type(error).__name__}); it is tried again"
-            ) from None
-        data = _parse(text)
-        return _Answer(status, headers, data, self._words(data))
-
-    def close(self) -> None:
-        """Close the sockets."""
-        self._connection.close()
-        self._requester.close()
-
-    def _words(self, data: Any) -> str:
-        message = data.get("message") if isinstance(data, dict) else None
-        if not isinstance(message, str):
-            return ""
-        return " ".join(message.replace(self._token, "[token]").split())[:200]
-
-
-def _connect(
-    base_url: str, timeout: int
-) -> HTTPRequestsConnectionClass | HTTPSRequestsConnectionClass:
-    """A connection of PyGithub's own kind, which it takes from us for each request."""
-    where = urlsplit(base_url)
-    kind = HTTPSRequestsConnectionClass if where.scheme == "https" else HTTPRequestsConnectionClass
-    connection = kind(where.hostname or "", where.port, retry=None, timeout=timeout)
-    connection.session.hooks["response"].append(_on_response)
-    return connection
-
-
-def _on_response(response: requests.Response, **_: object) -> None:
-    """Stop what PyGithub would do by itself, and which would go wrong.
-
-    It follows a 301 without the query (another branch would be read), takes a 307 for success, and
-    asks again and again while it gets 202.
-    """
-    response.encoding = response.encoding or "utf-8"
-    if response.status_code == 202:
-        response.close()
-        raise EdgeError("GitHub has no answer yet (202); it is tried again")
-    if 300 <= response.status_code < 400:
-        response.close()
-        raise EdgeError(
-            f"GitHub redirects us ({response.status_code}): the repository or its branch was "
-            "renamed or moved. Write its new name into the newsletter, or correct GITHUB_API_URL",
-            permanent=True,
-        )
 
 
 def _advice(status: int, verb: str) -> str:
@@ -385,22 +246,3 @@ def _is_web_address(url: str) -> bool:
         return where.scheme in ("http", "https") and bool(where.hostname) and where.port != 0
     except ValueError:  # a port that is no number, a bracket that is not closed
         return False
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _epoch(date: str) -> float | None:
-    """Seconds since 1970 of an HTTP date (RFC 9110, 5.6.7), None where it is none."""
-    try:
-        return parsedate_to_datetime(date).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-
-
-def _bounded(seconds: float) -> float:
-    return min(max(seconds, 1.0), LONGEST_PAUSE)

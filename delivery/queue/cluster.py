@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
+from collections.abc import Callable
+from typing import NoReturn
 
+import structlog
 from django.conf import settings
 from django.db import connections
 from django_q.cluster import Cluster
@@ -13,27 +15,40 @@ from django_q.conf import Conf
 
 from delivery.models.job import Lane
 
+log = structlog.get_logger(__name__)
+
 
 def workers_of(lane: str) -> int:
     return int(getattr(settings, f"WORKERS_{lane.upper()}"))
 
 
-def run_cluster(lane: str) -> None:
-    """Run the lane's pool until SIGTERM; does not return. Called in a fresh fork.
+def run_cluster(lane: str, stopping: Callable[[], bool]) -> NoReturn:
+    """Run the lane's pool until `stopping`. Called in a fresh fork, with SIGTERM and SIGINT blocked.
 
     django-q2 reads its configuration once at import: Q_CLUSTER_NAME would cost an interpreter for each lane, so its
     class is told here instead.
     """
+    code = 1
+    try:
+        code = _run(lane, stopping)
+    except Exception:
+        log.exception("work.lane_failed", lane=lane)
+    finally:
+        sys.stderr.flush()
+        os._exit(code)  # the fork's caller is the supervisor's code: it must not go on here
+
+
+def _run(lane: str, stopping: Callable[[], bool]) -> int:
     connections.close_all()
-    os.setsid()  # a signal to our terminal's or service's group must not reach the pool: it hangs django-q2
+    os.setsid()  # so that the whole pool can be killed as a group
     Conf.CLUSTER_NAME = lane
     Conf.WORKERS = workers_of(lane)
     Conf.QUEUE_LIMIT = Conf.WORKERS
     Conf.SCHEDULER = lane == Lane.DEFAULT
     cluster = Cluster()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cluster.start()
-    sentinel = cluster.sentinel
-    sentinel.join()
-    sys.stderr.flush()
-    os._exit(0 if sentinel.exitcode == 0 else 1)
+    while cluster.sentinel.is_alive():
+        if stopping():
+            cluster.stop_event.set()
+        cluster.sentinel.join(0.1)
+    return 0 if cluster.sentinel.exitcode == 0 else 1

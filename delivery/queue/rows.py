@@ -96,6 +96,7 @@ def _recover_abandoned() -> int:
     touched = 0
     for row in Job.objects.abandoned()[:1000]:
         with transaction.atomic():
+            row.lock_issue()
             touched += _take_back(row)
     return touched
 

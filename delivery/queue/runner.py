@@ -62,6 +62,7 @@ def _apply(row: Job, outcome: Outcome) -> None:
     """Outcome, finish and what is to be enqueued next: one transaction, if the token still holds."""
     try:
         with transaction.atomic():
+            row.lock_issue()
             held = _finish(row, outcome)
     except DatabaseError:
         # The row stays `running`; its lease ends, and the sweep queues it again.

@@ -10,7 +10,6 @@ import signal
 import socket
 import threading
 from pathlib import Path
-from typing import Any
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
@@ -82,12 +81,14 @@ class SandboxServer:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, self._stopping.set)
         handler = _Handler(Mailbox(self._directory))
-        server = await loop.create_server(lambda: _protocol(handler), sock=listener)
+        opened: set[_Connection] = set()
+        server = await loop.create_server(lambda: _Connection(handler, opened), sock=listener)
         ready.set()
         await self._stopping.wait()
         server.close()
-        if hasattr(server, "close_clients"):  # Python 3.13
-            server.close_clients()
+        for connection in opened:
+            connection.hang_up()
+        await asyncio.sleep(0)  # the transports close their sockets in the loop's next round
 
 
 def run(directory: Path | str, host: str = "127.0.0.1", port: int = 2525) -> None:
@@ -108,14 +109,30 @@ class _Handler:
         return "452 4.3.1 the sandbox's directory cannot be written to"
 
 
-def _protocol(handler: Any) -> SMTP:
-    return SMTP(
-        handler,
-        data_size_limit=SIZE_LIMIT,
-        enable_SMTPUTF8=True,
-        hostname="sandbox.localhost",
-        ident="Carteiro sandbox",
-    )
+class _Connection(SMTP):
+    """One connection; it stands in ``opened`` while it is open."""
+
+    def __init__(self, handler: _Handler, opened: set[_Connection]) -> None:
+        super().__init__(
+            handler,
+            data_size_limit=SIZE_LIMIT,
+            enable_SMTPUTF8=True,
+            hostname="sandbox.localhost",
+            ident="Carteiro sandbox",
+        )
+        self._opened = opened
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._opened.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._opened.discard(self)
+        super().connection_lost(error)
+
+    def hang_up(self) -> None:
+        if isinstance(self.transport, asyncio.WriteTransport):
+            self.transport.abort()
 
 
 def _loopback(host: str) -> str:

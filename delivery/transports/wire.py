@@ -65,8 +65,11 @@ class Wire(smtplib.SMTP):
         if self._buffer:  # RFC 3207 section 6: an answer injected in the clear
             raise BrokenWire("early_reply", "bytes in the clear after the reply to STARTTLS")
         try:
-            plain = self._socket()
-            self.sock = context.wrap_socket(plain, server_hostname=host)
+            # Ours before the handshake: one that a signal cuts off is closed by `close` then.
+            self.sock = encrypted = context.wrap_socket(
+                self._socket(), server_hostname=host, do_handshake_on_connect=False
+            )
+            encrypted.do_handshake()
         except ssl.SSLCertVerificationError as error:
             raise BrokenWire("certificate_refused", error.verify_message) from None
         except TimeoutError:

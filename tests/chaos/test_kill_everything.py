@@ -69,20 +69,6 @@ def test_nobody_has_two_copies_after_a_kill_of_everything(
     assert_the_promises_held(house, server, unknowns=WINDOW * SENDERS)
 
 
-def test_two_kills_in_one_sending_cost_at_most_two_windows(
-    house: House, server: SmtpStandIn
-) -> None:
-    house.start_work()
-    house.wait_until(lambda: len(server.copies) >= READERS // 10, 40)
-    house.kill_everything()
-    house.wait_until(house.leases_are_over, 10)
-    house.start_work()
-    house.wait_until(lambda: len(server.copies) >= READERS // 2, 40)
-    house.kill_everything()
-    go_on_to_the_end(house)
-    assert_the_promises_held(house, server, unknowns=2 * WINDOW * SENDERS)
-
-
 def test_no_process_outlives_a_killed_supervisor(house: House, server: SmtpStandIn) -> None:
     work = house.start_work()
     in_the_middle(house, server)
@@ -104,9 +90,7 @@ def test_a_stop_in_the_middle_leaves_nothing_unknown(
     assert len(house.addresses("sent")) == len(server.accepted())
 
 
-def test_the_next_work_finishes_what_a_stopped_one_left(
-    house: House, server: SmtpStandIn
-) -> None:
+def test_the_next_work_finishes_what_a_stopped_one_left(house: House, server: SmtpStandIn) -> None:
     work = house.start_work()
     in_the_middle(house, server)
     work.terminate()

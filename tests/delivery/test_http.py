@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from delivery import http
+from delivery import pinned
 from delivery.errors import EdgeError
 from delivery.http import LONGEST_RETRY_AFTER, Limits, Page, expect_success, fetch
 from tests.stand_ins.certificate import client_context, server_context
@@ -193,7 +193,7 @@ def test_it_refuses_an_address_that_is_not_public(host: str) -> None:
     "text", ["8.8.8.8", "2606:4700::1111", "64:ff9b::8.8.8.8", "2002:808:808::1"]
 )
 def test_it_takes_an_address_of_the_internet_for_public(text: str) -> None:
-    assert http._is_public(ip_address(text))
+    assert pinned.is_public(ip_address(text))
 
 
 def test_it_sends_nothing_to_a_refused_address() -> None:
@@ -272,7 +272,7 @@ def test_it_does_not_wait_for_a_resolver_beyond_the_deadline(
 @pytest.fixture
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trust the stand-ins' certificate; everything else is checked as always."""
-    monkeypatch.setattr(http, "_tls_context", client_context)
+    monkeypatch.setattr(pinned, "_tls_context", client_context)
 
 
 @pytest.mark.usefixtures("trusting")

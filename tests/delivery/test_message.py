@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from delivery.headers import MessageError
 from delivery.message import (
     CompiledMessage,
     Mailbox,
-    MessageError,
     Recipient,
     compile_message,
     envelope_address,

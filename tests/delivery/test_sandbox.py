@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from delivery.errors import EdgeError
 from delivery.sandbox.mailbox import Mailbox, NoSuchMessage
 from delivery.sandbox.server import SandboxServer
 from delivery.transports import Envelope
-from delivery.transports.outcomes import Verdict
+from delivery.transports.outcomes import Outcome, Verdict
 from delivery.transports.smtp import SmtpConnection, SmtpTransport, parse_smtp_url
 
 LETTER = (
@@ -43,6 +44,11 @@ def connection(server: SandboxServer) -> SmtpConnection:
     return SmtpTransport(url, local_hostname="sender.test").connect()
 
 
+def send(server: SandboxServer, envelope: Envelope) -> Outcome:
+    with closing(connection(server)) as opened:
+        return opened.send(envelope)
+
+
 def fill(mailbox: Mailbox, number: int) -> list[str]:
     return [
         mailbox.add("n@example.com", [f"r{at}@example.org"], b"Subject: Issue %d\r\n\r\nx\r\n" % at)
@@ -60,7 +66,7 @@ def test_it_keeps_what_it_accepts(server: SandboxServer, tmp_path: Path) -> None
 
 
 def test_it_keeps_the_bytes_as_they_were_sent(server: SandboxServer, tmp_path: Path) -> None:
-    connection(server).send(Envelope("n@example.com", "bob@example.org", b"A: b\r\n\r\n.x\r\n"))
+    send(server, Envelope("n@example.com", "bob@example.org", b"A: b\r\n\r\n.x\r\n"))
     (file,) = tmp_path.glob("*.eml")
     head, _, rest = file.read_bytes().partition(b"A: b")
     assert rest == b"\r\n\r\n.x\r\n"
@@ -70,7 +76,7 @@ def test_it_keeps_the_bytes_as_they_were_sent(server: SandboxServer, tmp_path: P
 
 
 def test_it_takes_addresses_in_utf_8(server: SandboxServer, tmp_path: Path) -> None:
-    connection(server).send(Envelope("news@example.com", "zoë@example.org", LETTER))
+    send(server, Envelope("news@example.com", "zoë@example.org", LETTER))
     assert Mailbox(tmp_path).summaries().items[0].rcpt_to == "zoë@example.org"
 
 
@@ -84,7 +90,7 @@ def test_it_says_that_its_directory_cannot_be_written(tmp_path: Path) -> None:
     server = SandboxServer(tmp_path / "box")
     server.start()
     (tmp_path / "box").rmdir()
-    outcome = connection(server).send(Envelope("n@example.com", "bob@example.org", LETTER))
+    outcome = send(server, Envelope("n@example.com", "bob@example.org", LETTER))
     server.stop()
     assert outcome.verdict is Verdict.RETRY_CHANNEL
 
@@ -100,6 +106,13 @@ def test_it_says_so_when_the_port_is_taken(tmp_path: Path) -> None:
         server = SandboxServer(tmp_path, port=taken.getsockname()[1])
         with pytest.raises(EdgeError, match="choose another port"):
             server.start()
+
+
+def test_it_hangs_up_when_it_stops(server: SandboxServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), 5) as client:
+        assert client.recv(1000).startswith(b"220")
+        server.stop()
+        assert client.recv(1000) == b""
 
 
 def test_it_starts_again_on_the_same_port(server: SandboxServer) -> None:

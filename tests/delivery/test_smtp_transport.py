@@ -28,6 +28,7 @@ from tests.stand_ins.smtp import (
 MESSAGE = b"Subject: hello\r\n\r\nhello\r\n"
 QUICK = Timeouts(connect=2, greeting=0.4, command=0.4, data=0.4, dot=0.4)
 PATIENT = Timeouts(connect=5, greeting=5, command=5, data=5, dot=5)
+OPENED: list[SmtpConnection] = []
 
 
 def copy_for(name: str = "bob", data: bytes = MESSAGE) -> Envelope:
@@ -43,7 +44,8 @@ def connect(
         local_hostname="sender.test",
         tls_context=tls,
     )
-    return transport.connect()
+    OPENED.append(transport.connect())
+    return OPENED[-1]
 
 
 def attempt(server: SmtpStandIn, timeouts: Timeouts = PATIENT, data: bytes = MESSAGE) -> Outcome:
@@ -51,6 +53,13 @@ def attempt(server: SmtpStandIn, timeouts: Timeouts = PATIENT, data: bytes = MES
     outcome = connection.send(copy_for(data=data))
     connection.close()
     return outcome
+
+
+@pytest.fixture(autouse=True)
+def closed_at_the_end() -> Iterator[None]:
+    yield
+    while OPENED:
+        OPENED.pop().close()
 
 
 @pytest.fixture

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 from django.db import connection
-from django.test.utils import CaptureQueriesContext
 
 from newsletter.importing import ImportRefused, Report, import_subscribers
 from newsletter.models import (
@@ -227,7 +228,7 @@ def test_an_empty_file_is_refused(weekly: Newsletter, data: bytes) -> None:
 
 
 def test_a_file_without_the_column_is_refused_and_says_what_it_has(weekly: Newsletter) -> None:
-    with pytest.raises(ImportRefused, match="no column `email`.*address, name"):
+    with pytest.raises(ImportRefused, match=r"no column `email`.*address, name"):
         load("Address;Name\nbob@example.org;Bob\n", weekly)
 
 
@@ -238,7 +239,9 @@ def test_a_file_of_only_a_header_adds_nobody(weekly: Newsletter) -> None:
 
 def test_a_file_that_is_not_utf_8_is_refused_with_the_line(weekly: Newsletter) -> None:
     with pytest.raises(ImportRefused, match=r"Line 3 is not UTF-8.*CSV UTF-8"):
-        load("email,name\nbob@example.org,Bob\ncarla@example.org,Cármen\n".encode("latin-1"), weekly)
+        load(
+            "email,name\nbob@example.org,Bob\ncarla@example.org,Cármen\n".encode("latin-1"), weekly
+        )
     assert addresses() == set()
 
 
@@ -247,17 +250,48 @@ def test_a_file_in_utf_16_is_refused(weekly: Newsletter) -> None:
         load("email\nbob@example.org\n".encode("utf-16"), weekly)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_two_imports_at_once_add_each_reader_once() -> None:
+    weekly = cast.newsletter()
+    data = rows_of(f"r{n}@example.org" for n in range(1500)).encode()
+    start = threading.Barrier(2)
+    reports: list[Report] = []
+
+    def load_too() -> None:
+        try:
+            start.wait(10)
+            reports.append(import_subscribers(data, weekly, source="one of two"))
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=load_too) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [report.problems for report in reports] == [[], []]
+    assert sum(report.added for report in reports) == 1500
+    assert sum(report.already for report in reports) == 1500
+    assert Subscription.objects.count() == 1500
+
+
 def test_a_hundred_thousand_rows_take_bounded_time_and_queries(weekly: Newsletter) -> None:
     text = "email,name\n" + "".join(
         f"reader{n}@example.org,Reader {n}\n" if n % 100 else f"reader{n},bad\n"
         for n in range(100_000)
     )
     seen: list[int] = []
-    began = time.monotonic()
-    with CaptureQueriesContext(connection) as queries:
+    statements: list[str] = []
+
+    def count(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        statements.append(sql[:20])
+        return execute(sql, *rest)
+
+    began = time.process_time()  # the machine may have other things to do
+    with connection.execute_wrapper(count):
         report = import_subscribers(text.encode(), weekly, source="big", progress=seen.append)
+    assert time.process_time() - began < 60
     assert (report.rows, report.added, len(report.problems)) == (100_000, 99_000, 1000)
     assert Subscription.objects.count() == 99_000
-    assert len(queries) <= 20 * 99 + 20
+    assert len(statements) <= 20 * 99 + 20
     assert len(seen) == 99
-    assert time.monotonic() - began < 120

@@ -6,10 +6,12 @@ import dataclasses
 import datetime
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from django.contrib.staticfiles import finders
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -208,6 +210,12 @@ def test_it_colours_code_with_classes_on_a_page_and_styles_in_a_mail() -> None:
     assert '<span class="k" style="color: #008000;">fn</span>' in html
     assert re.search(r"pre\.highlight \.k\b[^}]*\{color:#[0-9a-f]{6}!important\}", html)
     assert "pre.highlight .k" in code_css()
+
+
+def test_the_pages_style_sheet_for_code_is_what_the_function_gives_now() -> None:
+    kept = finders.find("newsletter/code.css")
+    assert kept, "newsletter/static/newsletter/code.css is missing"
+    assert Path(kept).read_text() == code_css(), "write it again from newsletter.rendering.code_css"
 
 
 @pytest.mark.parametrize("language", ["", "nonsense", "rust,ignore", "{{ x }}"])

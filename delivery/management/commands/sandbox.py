@@ -15,7 +15,7 @@ class Command(CarteiroCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="a loopback address")
-        parser.add_argument("--port", type=int, default=2525)
+        parser.add_argument("--port", type=int, default=2525, help="(default: 2525)")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.SANDBOX_DIR:

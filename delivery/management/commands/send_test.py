@@ -17,7 +17,7 @@ class Command(CarteiroCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("issue", help="an id, a slug, or NEWSLETTER/SLUG")
-        parser.add_argument("--to", required=True, metavar="ADDRESS")
+        parser.add_argument("--to", required=True, metavar="ADDRESS", help="who gets it")
 
     def handle(self, *args: Any, **options: Any) -> None:
         issue = find_issue(options["issue"])

@@ -30,6 +30,12 @@ class Command(CarteiroCommand):
             help="of the release (default: monday)",
         )
         parser.add_argument("--time", default="07:00", help="of the release (default: 07:00)")
+        parser.add_argument(
+            "--safety-net", default="09:00", help="time of the second look (default: 09:00)"
+        )
+        parser.add_argument(
+            "--too-late", default="18:00", help="time after which none starts (default: 18:00)"
+        )
         parser.add_argument("--podcast", default="", help="URL of a feed or of a JSON document")
         target = parser.add_mutually_exclusive_group()
         target.add_argument("--github", default="", metavar="OWNER/REPO", help="publish there")
@@ -53,6 +59,8 @@ class Command(CarteiroCommand):
             zone=options["zone"],
             release_weekday=Weekday[options["weekday"].upper()],
             release_time=options["time"],
+            safety_net_time=options["safety_net"],
+            too_late_time=options["too_late"],
             podcast_url=options["podcast"],
             publisher=_publisher(options),
             github_repository=options["github"],
