@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -65,6 +66,8 @@ DATABASES: dict[str, dict[str, Any]] = {"default": environment.database(ENV.DATA
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     _file = BASE_DIR / DATABASES["default"]["NAME"]
     DATABASES["default"]["NAME"] = str(_file)
+    with contextlib.suppress(OSError):  # SQLite itself says best what is wrong with the place
+        _file.parent.mkdir(parents=True, exist_ok=True)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_PASSWORD_VALIDATORS = [

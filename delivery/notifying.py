@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ from .transports.outcomes import Verdict
 log = structlog.get_logger(__name__)
 
 Level = Literal["info", "warning", "error"]
+SEVERITY = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+LOG = "log"  # the channel that is always there: the log's line, and the issue's page
 
 
 def tell(
@@ -42,7 +45,6 @@ def tell(
     """Queue a notice for each channel, in the transaction of what it tells. The same `once` is told only once."""
     about = f"issue:{issue.pk}" if issue else f"newsletter:{newsletter.pk}" if newsletter else "all"
     key = f"{event}:{about}:{once}" if once else f"{event}:{about}"
-    log.log(_severity(level), f"notice.{event}", issue=issue.pk if issue else None)
     notice = {
         "event": event,
         "level": level,
@@ -52,8 +54,8 @@ def tell(
         "from": (issue.newsletter if issue else newsletter or Newsletter()).from_email,
     }
     with transaction.atomic():
-        for name in channels():
-            _queue(key, name, notice, issue)
+        for name in (LOG, *channels()):
+            _queue(key[:150], name, notice, issue)
 
 
 def channels() -> list[str]:
@@ -86,9 +88,12 @@ def deliver(notification_id: int) -> Outcome:
 
 def _queue(key: str, name: str, notice: Mapping[str, object], issue: Issue | None) -> None:
     row, created = Notification.objects.get_or_create(
-        key=key[:150], channel=name, defaults={"issue": issue, "notice": notice}
+        key=key, channel=name, defaults={"issue": issue, "notice": notice}
     )
-    if created:
+    if created and name == LOG:
+        log.log(SEVERITY[str(notice["level"])], f"notice.{notice['event']}", issue=row.issue_id)
+        _settle(row, NotificationState.SENT, "")
+    elif created:
         queue.enqueue(
             "notify",
             key=f"notify:{row.pk}",
@@ -138,7 +143,3 @@ def _admin_url(issue: Issue | None) -> str:
     if issue is None:
         return f"{settings.PUBLIC_URL}/admin/"
     return f"{settings.PUBLIC_URL}/admin/newsletter/issue/{issue.pk}/change/"
-
-
-def _severity(level: Level) -> int:
-    return {"info": 20, "warning": 30, "error": 40}[level]

@@ -9,12 +9,13 @@ from django.conf import settings
 
 from newsletter.models import Issue, Newsletter
 from newsletter.models.newsletter import PublisherKind
+from newsletter.patterns import expand
 from newsletter.rendering import Slots, render_post
 
 from . import http
 from .errors import EdgeError
 from .models import Lease
-from .publishers import EditedByPerson, Post, Published, Publisher, blob_sha, expand
+from .publishers import EditedByPerson, Post, Published, Publisher, blob_sha
 from .publishers.folder import FolderPublisher
 from .publishers.github import GitHubPublisher
 

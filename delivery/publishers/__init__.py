@@ -6,9 +6,7 @@ its two methods, and passes ``tests/delivery/test_publishers.py``.
 
 from __future__ import annotations
 
-import datetime
 import hashlib
-import re
 import unicodedata
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,7 +14,6 @@ from typing import Protocol
 from delivery.errors import EdgeError
 
 SEGMENT_BYTES = 255  # what ext4, APFS and NTFS take for one name
-PLACEHOLDERS = ("slug", "date", "year", "month", "day")
 
 
 @dataclass(frozen=True)
@@ -105,30 +102,6 @@ def require_ours(path: str, *, found: str, ours: str) -> None:
         raise EditedByPerson(path, found=found, ours=ours)
 
 
-def expand(pattern: str, *, slug: str, date: datetime.date) -> str:
-    """Fill {slug}, {date} (2026-11-23), {year}, {month}, {day} in a path or blog URL pattern.
-
-    Raises ValueError for an unknown placeholder or a brace that belongs to none.
-    """
-    year, month, day = date.isoformat()[:10].split("-")
-    values = {
-        "slug": slug,
-        "date": f"{year}-{month}-{day}",
-        "year": year,
-        "month": month,
-        "day": day,
-    }
-    # Odd pieces are the names in braces, even ones the text between them.
-    pieces = re.split(r"\{([^{}]*)\}", pattern)
-    if any(brace in text for text in pieces[::2] for brace in "{}"):
-        raise ValueError(f"the pattern {pattern!r} has a stray brace: {_known()}")
-    for name in pieces[1::2]:
-        if name not in values:
-            raise ValueError(f"the pattern {pattern!r} has an unknown {{{name}}}: {_known()}")
-    pieces[1::2] = [values[name] for name in pieces[1::2]]
-    return "".join(pieces)
-
-
 def _check_segment(path: str, segment: str) -> None:
     if not segment:
         raise ValueError(f"the path {path!r} has an empty segment: remove the extra slash")
@@ -142,7 +115,3 @@ def _check_segment(path: str, segment: str) -> None:
             f"the path has a segment of more than {SEGMENT_BYTES} bytes, "
             f"{segment[:30]!r}...: shorten it"
         )
-
-
-def _known() -> str:
-    return "the known placeholders are " + ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)

@@ -9,6 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from newsletter.models import Issue, Newsletter, Refused
+from newsletter.models.address import AddressKeyChanged
 
 REFUSED = 2
 
@@ -19,7 +20,7 @@ class CarteiroCommand(BaseCommand):
     def execute(self, *args: Any, **options: Any) -> str | None:
         try:
             return super().execute(*args, **options)
-        except Refused as refusal:
+        except (Refused, AddressKeyChanged) as refusal:
             raise CommandError(str(refusal), returncode=REFUSED) from None
 
     @property

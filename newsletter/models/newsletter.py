@@ -6,11 +6,12 @@ import zoneinfo
 from datetime import date, datetime, time
 
 from django.core.exceptions import ValidationError
-from django.core.validators import RegexValidator
+from django.core.validators import RegexValidator, URLValidator
 from django.db import models
 from django.db.models import Q
 
 from newsletter.calendar import at_local
+from newsletter.patterns import check_pattern
 
 from .address import normalise_address
 
@@ -81,11 +82,13 @@ class Newsletter(models.Model):
     post_path = models.CharField(
         max_length=300,
         default="content/posts/{date}-{slug}.md",
+        validators=[check_pattern],
         help_text="Knows {slug}, {date}, {year}, {month} and {day}.",
     )
     blog_url = models.CharField(
         max_length=500,
         blank=True,
+        validators=[check_pattern, URLValidator(["http", "https"])],
         help_text="Where a post is read, such as https://blog.example.org/{slug}/.",
     )
     created_at = models.DateTimeField(auto_now_add=True)

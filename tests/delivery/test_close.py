@@ -45,7 +45,7 @@ def close(issue: Issue) -> Issue:
 
 
 def notices(event: str) -> list[Notification]:
-    rows = Notification.objects.order_by("id")
+    rows = Notification.objects.filter(channel="log").order_by("id")
     return [row for row in rows if row.notice["event"] == event]
 
 

@@ -8,6 +8,7 @@ from email import message_from_bytes
 
 import pytest
 from django.db import connection, transaction
+from django.db.models import QuerySet
 from pytest_django import Settings
 
 from delivery import notifying
@@ -52,13 +53,20 @@ def tell(issue: Issue, once: str = "") -> None:
     notifying.tell("blocked", "It is blocked", "for a reason", issue=issue, once=once)
 
 
+def sent_out() -> QuerySet[Notification]:
+    """All but the log, which is told at once."""
+    return Notification.objects.exclude(channel="log")
+
+
 def states() -> dict[str, str]:
-    return dict(Notification.objects.values_list("channel", "state"))
+    return dict(sent_out().values_list("channel", "state"))
 
 
-def test_without_a_channel_nothing_is_queued(issue: Issue) -> None:
+def test_without_a_channel_it_stands_in_the_log_and_on_the_issues_page(issue: Issue) -> None:
     tell(issue)
-    assert not Notification.objects.exists() and not Job.objects.exists()
+    tell(issue)
+    assert Notification.objects.get().channel == "log"
+    assert Notification.objects.get().state == "sent" and not Job.objects.exists()
 
 
 def test_each_configured_channel_gets_a_notice(issue: Issue, settings: Settings) -> None:
@@ -112,7 +120,7 @@ def test_a_notice_whose_worker_died_in_mid_send_is_never_resent(
     discord: HttpStandIn, issue: Issue
 ) -> None:
     tell(issue)
-    Notification.objects.update(state="sending")
+    sent_out().update(state="sending")
     drain()
     assert discord.requests == []
     assert states() == {"discord": "sending"}
@@ -120,7 +128,7 @@ def test_a_notice_whose_worker_died_in_mid_send_is_never_resent(
 
 def test_a_finish_that_was_lost_does_not_tell_it_twice(discord: HttpStandIn, issue: Issue) -> None:
     tell(issue)
-    row = Notification.objects.get()
+    row = sent_out().get()
     notifying.deliver(row.pk)
     assert isinstance(notifying.deliver(row.pk), Discard)
     assert len(discord.requests) == 1
@@ -129,7 +137,7 @@ def test_a_finish_that_was_lost_does_not_tell_it_twice(discord: HttpStandIn, iss
 @pytest.mark.django_db(transaction=True)
 def test_two_workers_tell_it_once(discord: HttpStandIn, issue: Issue) -> None:
     tell(issue)
-    row = Notification.objects.get()
+    row = sent_out().get()
     gate = threading.Barrier(3)
 
     def work() -> None:
@@ -162,7 +170,7 @@ def test_the_webhooks_secret_is_not_in_the_note(issue: Issue, settings: Settings
     settings.DISCORD_WEBHOOK_URL = "http://127.0.0.1:1/a-secret"
     tell(issue)
     drain()
-    assert Notification.objects.get().note and "a-secret" not in Notification.objects.get().note
+    assert sent_out().get().note and "a-secret" not in sent_out().get().note
     assert "a-secret" not in Job.objects.get(name="notify").note
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from delivery.errors import EdgeError
-from delivery.publishers import EditedByPerson, Post, Publisher, blob_sha, check_path, expand
+from delivery.publishers import EditedByPerson, Post, Publisher, blob_sha, check_path
 from delivery.publishers.folder import FolderPublisher
 from delivery.publishers.github import GitHubPublisher
 from tests.stand_ins.github import TOKEN, GitHubStandIn
@@ -169,29 +169,6 @@ def test_it_takes_a_plain_path(path: str) -> None:
 def test_it_refuses_a_bad_path_and_says_why(path: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         check_path(path)
-
-
-def test_it_fills_every_placeholder() -> None:
-    pattern = "content/{year}/{month}/{day}/{date}-{slug}/{slug}.md"
-    expected = "content/2026/03/02/2026-03-02-{hi}/{hi}.md"
-    assert expand(pattern, slug="{hi}", date=MONDAY) == expected
-
-
-def test_it_names_an_unknown_placeholder_and_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"unknown \{title\}.*\{slug\}, \{date\}, \{year\}"):
-        expand("posts/{title}.md", slug="s", date=MONDAY)
-
-
-@pytest.mark.parametrize("pattern", ["a{", "a}", "{{slug}}", "{slug", "slug}"])
-def test_it_refuses_a_stray_brace(pattern: str) -> None:
-    with pytest.raises(ValueError, match="stray brace"):
-        expand(pattern, slug="s", date=MONDAY)
-
-
-@pytest.mark.parametrize("pattern", ["{}", "{slug!r}", "{date:%Y}", "{slug.upper}"])
-def test_it_refuses_what_only_format_strings_know(pattern: str) -> None:
-    with pytest.raises(ValueError, match="unknown"):
-        expand(pattern, slug="s", date=MONDAY)
 
 
 def test_a_missing_folder_is_said_to_be_missing(tmp_path: Path) -> None:

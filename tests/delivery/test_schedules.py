@@ -129,11 +129,14 @@ def day_of(weekly: Newsletter) -> date:
 
 
 def events() -> list[str]:
-    return [row.notice["event"] for row in Notification.objects.order_by("id")]
+    return [
+        row.notice["event"] for row in Notification.objects.filter(channel="log").order_by("id")
+    ]
 
 
 def notice(event: str) -> dict[str, Any]:
-    found = [row.notice for row in Notification.objects.all() if row.notice["event"] == event]
+    rows = Notification.objects.filter(channel="log")
+    found = [row.notice for row in rows if row.notice["event"] == event]
     assert len(found) == 1
     return dict(found[0])
 

@@ -62,7 +62,9 @@ def told(settings: Settings) -> Callable[[], list[str]]:
     settings.DISCORD_WEBHOOK_URL = NOWHERE
 
     def events() -> list[str]:
-        return [row.notice["event"] for row in Notification.objects.order_by("id")]
+        return [
+            row.notice["event"] for row in Notification.objects.filter(channel="log").order_by("id")
+        ]
 
     return events
 

@@ -100,7 +100,7 @@ def state_of(issue: Issue) -> str:
 
 
 def events() -> Counter[str]:
-    return Counter(row.notice["event"] for row in Notification.objects.all())
+    return Counter(row.notice["event"] for row in Notification.objects.filter(channel="log"))
 
 
 def mail(smtp: SmtpStandIn, number: int = 0) -> str:

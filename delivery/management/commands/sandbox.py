@@ -6,6 +6,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
+from delivery.errors import EdgeError
 from delivery.sandbox.server import run
 from newsletter.management.base import REFUSED, CarteiroCommand
 
@@ -24,5 +25,5 @@ class Command(CarteiroCommand):
             )
         try:
             run(Path(settings.SANDBOX_DIR), options["host"], options["port"])
-        except (ValueError, OSError) as error:
+        except (ValueError, EdgeError) as error:
             raise CommandError(f"The sandbox cannot start: {error}", returncode=REFUSED) from None
