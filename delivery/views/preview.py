@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.http import Http404, HttpResponse
 
 from delivery import publishing
 from newsletter.models import Issue
 from newsletter.rendering import RenderingError, Slots, placeholders, render_email, render_post
+from newsletter.tokens import TEST_TOKEN
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data: https: http:; sandbox"
 
@@ -23,10 +25,16 @@ def show(issue: Issue, what: str) -> HttpResponse:
     except RenderingError as error:
         return _answer(f"This cannot be shown yet: {error}", "text/plain")
     if what == "text":
-        return _answer(placeholders.without(rendered.text), "text/plain")
+        return _answer(_sample(rendered.text), "text/plain")
     if what == "html":
-        return _answer(placeholders.without(rendered.html), "text/html")
+        return _answer(_sample(rendered.html), "text/html")
     raise Http404
+
+
+def _sample(rendered: str) -> str:
+    """As a reader without a name gets it; its link unsubscribes nobody."""
+    url = f"{settings.PUBLIC_URL}/u/{TEST_TOKEN}/"
+    return placeholders.without(rendered.replace(placeholders.UNSUBSCRIBE_URL, url))
 
 
 def _answer(body: str, content_type: str) -> HttpResponse:

@@ -143,7 +143,7 @@ def test_a_result_of_another_attempt_matches_nothing(issue: Issue, outcome: Outc
 
 
 @pytest.mark.parametrize("status", ["sent", "skipped"])
-@pytest.mark.parametrize("outcome", [DROPPED, GREYLISTED, DEFERRED, NO_SUCH_USER])
+@pytest.mark.parametrize("outcome", [SENT, DROPPED, GREYLISTED, DEFERRED, NO_SUCH_USER])
 def test_what_is_sent_or_skipped_stays_so(issue: Issue, status: str, outcome: Outcome) -> None:
     row = on_the_wire("bob", status=status)
     assert record(row, outcome).status == status

@@ -619,6 +619,15 @@ def test_an_edit_begins_the_wait_for_the_podcast_anew() -> None:
     assert Podcast.objects.get().attempts == 1
 
 
+def test_an_edit_keeps_the_podcast_that_was_found(smtp: SmtpStandIn) -> None:
+    with HttpStandIn(READY, PENDING) as podcast:
+        issue = started(podcast_url=podcast.url("/next.json"))
+        drain(but="publish")
+        again(issue)
+        assert len(podcast.requests) == 1
+    assert everybody(smtp) and AUDIO in mail(smtp)
+
+
 # --- cancel
 
 

@@ -1,0 +1,75 @@
+"""What all steps share: what follows a state, what blocks an issue, and when a step leaves quietly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from delivery import notifying, queue, sending
+from delivery.models import Job
+from delivery.outcome import Discard, Done, Outcome
+from newsletter.models import Issue, database_now
+from newsletter.models.issue import IssueState as S
+
+ACTOR = "release"
+
+# The job that takes an issue out of a state.
+STEP_OF_STATE = {
+    S.AWAITING_PODCAST: "await_podcast",
+    S.PUBLISHING: "publish",
+    S.PUBLISHED: "await_live",
+}
+
+
+def enqueue_step(issue: Issue, *, hurry: bool = True) -> bool:
+    """Want the step that the issue stands at; `hurry` cuts a wait short. True where something new was queued."""
+    if issue.state == S.SENDING:
+        return sending.wake(issue, hurry=hurry)
+    name = STEP_OF_STATE.get(S(issue.state))
+    if name is None:
+        return False
+    want = queue.enqueue if hurry else queue.ensure
+    return want(name, key=f"{name}:{issue.pk}", issue_id=issue.pk, id=issue.pk)
+
+
+def step_gave_up(job: Job, reason: str) -> None:
+    """A step's job is dead: the issue is blocked where it stands, and that is told once."""
+    issue = find(job.issue_id or 0)
+    if issue is not None:
+        block(issue, reason)
+
+
+def block(issue: Issue, reason: str) -> None:
+    """The run stands until an operator retries or goes on without."""
+    if issue.block(reason=reason, actor=ACTOR):
+        notifying.tell(
+            "blocked",
+            f"“{issue.title}” is blocked at {issue.get_state_display()}",
+            reason,
+            f"Put it right, then: release {issue.label}",
+            level="error",
+            issue=issue,
+            once=f"{issue.state}:{database_now():%Y%m%d%H%M}",
+        )
+
+
+def step(state: str) -> Callable[[Callable[[Issue], Outcome]], Callable[[int], Outcome]]:
+    """Load the issue; leave quietly where it is gone, not in this state, paused or blocked."""
+
+    def wrap(body: Callable[[Issue], Outcome]) -> Callable[[int], Outcome]:
+        def load(issue_id: int) -> Outcome:
+            issue = find(issue_id)
+            if issue is None:
+                return Discard("the issue is gone")
+            if issue.state != state:
+                return Done(f"nothing to do: the issue is {issue.state}")
+            if issue.paused_at or issue.blocked_reason:
+                return Done("paused" if issue.paused_at else "blocked")
+            return body(issue)
+
+        return load
+
+    return wrap
+
+
+def find(issue_id: int) -> Issue | None:
+    return Issue.objects.select_related("newsletter").filter(pk=issue_id).first()
