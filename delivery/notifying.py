@@ -83,6 +83,10 @@ def deliver(notification_id: int) -> Outcome:
         _send(row)
     except EdgeError as error:
         return Done(error.message, partial(_settle, row, NotificationState.FAILED, error.message))
+    except Exception as error:
+        log.exception("notice.fault", channel=row.channel)
+        note = f"a fault of ours: {type(error).__name__}"
+        return Done(note, partial(_settle, row, NotificationState.FAILED, note))
     return Done("told", partial(_settle, row, NotificationState.SENT, ""))
 
 

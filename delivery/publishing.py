@@ -19,6 +19,8 @@ from .publishers import EditedByPerson, Post, Published, Publisher, blob_sha
 from .publishers.folder import FolderPublisher
 from .publishers.github import GitHubPublisher
 
+TRIED = 20  # shas of our last writes: one that was never answered may stand there
+
 fetch = partial(http.fetch, user_agent="Carteiro")
 
 
@@ -57,9 +59,8 @@ def publish(issue: Issue) -> Published:
     podcast = getattr(issue, "podcast", None)
     text = render_post(document, Slots(podcast.slot if podcast else None, ""))
     post = Post(post_path(issue), text.encode(), f"Publish {document.title}")
-    Issue.objects.filter(pk=issue.pk).update(
-        post_path=post.path, post_tried_sha=blob_sha(post.data)
-    )
+    tried = [*issue.post_tried[1 - TRIED :], blob_sha(post.data)]
+    Issue.objects.filter(pk=issue.pk).update(post_path=post.path, post_tried=tried)
     with _turn(issue.newsletter):
         return _write(publisher(issue.newsletter), post, issue)
 
@@ -82,7 +83,7 @@ def _write(where: Publisher, post: Post, issue: Issue) -> Published:
         return where.publish(post, ours=issue.post_sha)
     except EditedByPerson as edited:
         # A write of ours that was never answered is ours all the same, not a person's edit.
-        if not edited.found or edited.found != issue.post_tried_sha:
+        if edited.found not in issue.post_tried:
             raise
         return where.publish(post, ours=edited.found)
 

@@ -20,7 +20,6 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import F
 
 from newsletter.models import Issue, Transition, database_now, update_returning
-from newsletter.models.issue import IssueState
 from newsletter.models.transition import Subject
 
 from . import limits
@@ -162,10 +161,9 @@ class Sender:
         with transaction.atomic():
             # FOR SHARE against the FOR UPDATE of pause and cancel; SQLite has one writer anyway.
             issue = self._read_issue()
-            may_send = issue.state == IssueState.SENDING and issue.paused_at is None
             record(issue, results)
             self._renew()
-            self.held = self.held and may_send
+            self.held = self.held and issue.may_send
             room = settings.DELIVERY_WINDOW - len(self.on_wire)
             return self._mark_sending(room) if starting and self.held else []
 

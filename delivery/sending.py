@@ -98,7 +98,7 @@ def deliver(issue_id: int, slot: int) -> Outcome:
     issue = Issue.objects.select_related("newsletter").filter(pk=issue_id).first()
     if issue is None:
         return Discard("the issue is gone")
-    if issue.state != IssueState.SENDING or issue.paused_at:
+    if not issue.may_send:
         return Done(f"nothing to send: {'paused' if issue.paused_at else issue.state}")
     lease = Lease.acquire(f"sender:{issue_id}:{slot}")
     if lease is None:

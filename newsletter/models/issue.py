@@ -96,9 +96,7 @@ class Issue(models.Model):
     post_sha = models.CharField(
         max_length=40, blank=True, editable=False
     )  # of the blob that we wrote
-    post_tried_sha = models.CharField(
-        max_length=40, blank=True, editable=False
-    )  # written, perhaps unanswered
+    post_tried = models.JSONField(default=list, editable=False)  # shas written, perhaps unanswered
     published_at = models.DateTimeField(null=True, editable=False)
     web_url = models.CharField(max_length=700, blank=True, editable=False)  # the slot: filled once
     audience_frozen_at = models.DateTimeField(null=True, editable=False)
@@ -148,6 +146,11 @@ class Issue(models.Model):
     def label(self) -> str:
         """NEWSLETTER/SLUG: how commands and notices name it."""
         return f"{self.newsletter.slug}/{self.slug}"
+
+    @property
+    def may_send(self) -> bool:
+        """Its audience is frozen, and nothing holds the send."""
+        return self.state == S.SENDING and not self.paused_at and not self.blocked_reason
 
     def document(self) -> rendering.Document:
         """What it says now."""

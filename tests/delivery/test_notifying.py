@@ -235,3 +235,13 @@ def test_a_notice_about_no_newsletter_comes_from_its_reader(
     notifying.tell("restored", "The database is behind")
     drain()
     assert {copy.mail_from for copy in operators.copies} == set(settings.NOTIFY_EMAIL)
+
+
+def test_a_fault_of_ours_is_seen_and_not_resent(issue: Issue, settings: Settings) -> None:
+    settings.DISCORD_WEBHOOK_URL = "http://127.0.0.1:1/"
+    tell(issue)
+    row = sent_out().get()
+    Notification.objects.filter(pk=row.pk).update(notice={})
+    drain()
+    row.refresh_from_db()
+    assert (row.state, row.note) == ("failed", "a fault of ours: KeyError")

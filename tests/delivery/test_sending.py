@@ -216,6 +216,13 @@ def test_connections_are_kept(smtp: SmtpStandIn, settings: Settings) -> None:
 # --- consent, at the last moment
 
 
+def test_a_blocked_issue_is_not_sent(smtp: SmtpStandIn) -> None:
+    issue = frozen(2)
+    issue.block(reason="one of its jobs died", actor="release")
+    drain()
+    assert not smtp.copies and set(statuses().values()) == {"pending"}
+
+
 def test_who_unsubscribed_after_the_freeze_is_skipped(smtp: SmtpStandIn) -> None:
     frozen(2)
     carla = row_of("carla").subscription

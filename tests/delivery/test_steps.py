@@ -608,6 +608,16 @@ def test_an_edit_while_the_post_is_written_leaves_the_post_known_as_ours(
     assert everybody(smtp) and "Best" in (blog / PATH).read_text()
 
 
+def test_a_write_that_was_never_answered_is_still_known_as_ours(
+    smtp: SmtpStandIn, blog: Path
+) -> None:
+    issue = started(**in_folder(blog))
+    drain(but="publish")
+    steps.publish(issue.pk)  # written; the worker dies before it can say so
+    again(issue, title="Better")
+    assert everybody(smtp) and "Better" in (blog / PATH).read_text()
+
+
 def test_an_edit_begins_the_wait_for_the_podcast_anew() -> None:
     with HttpStandIn(PENDING) as podcast:
         issue = started(podcast_url=podcast.url("/next.json"))
