@@ -28,10 +28,10 @@ test-browser: $(VENV)/.ready-dev ## the pages, in a real Chromium
 lint: $(VENV)/.ready-dev ## style, types, import contracts, migrations, deployment check
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
-	$(PY) -m mypy newsletter delivery config tests manage.py
+	ENV_FILE=tests/check.env $(PY) -m mypy newsletter delivery config tests manage.py
 	$(VENV)/bin/lint-imports
-	$(PY) -m tests.check makemigrations --check --dry-run
-	$(PY) -m tests.check check --deploy --fail-level WARNING
+	ENV_FILE=tests/check.env $(PY) manage.py makemigrations --check --dry-run
+	ENV_FILE=tests/check.env $(PY) manage.py check --deploy --fail-level WARNING
 
 format: $(VENV)/.ready-dev ## put the code in order
 	$(PY) -m ruff check --fix

@@ -38,6 +38,8 @@ BATCH = 200
 # It is ours where the servers refuse many for policy: pause, before a reputation is gone (design, section 5).
 POLICY_LAST, POLICY_COUNT, POLICY_SHARE = 50, 5, 0.2
 TICK = 0.5
+STANDING = ("state", "paused_at", "blocked_reason")  # not the text of the issue, at each commit
+OPENING = (Phase.CONNECT, Phase.TLS, Phase.GREETING, Phase.EHLO)
 
 T = TypeVar("T")
 
@@ -50,6 +52,9 @@ class Row:
     address: str
     name: str
     token: str
+
+
+Deliver = Callable[[Connection, Row, int], bool]
 
 
 class Sender:
@@ -67,6 +72,11 @@ class Sender:
         self.sent = 0
         self.pause_reason = ""
         self.channel_trouble = ""
+        self.room = (
+            settings.DELIVERY_WINDOW
+        )  # less by each connection that the server would not open
+        self.opened = False  # the server has let one of our connections in
+        self.refused_opening = ""
         self.held = True  # the lease, and the issue's word that it may be sent
         self.wait_for_rate = 0.0
         self.renewed_at = time.monotonic()
@@ -78,6 +88,8 @@ class Sender:
         with _Wire(threads) as wire:
             while self._step(wire):
                 pass
+        if self.refused_opening and not self.opened:
+            self.channel_trouble = self.refused_opening
 
     def _step(self, wire: _Wire) -> bool:
         """Results and next starts share a commit. False: finished."""
@@ -95,7 +107,7 @@ class Sender:
     def _collect(self) -> list[Result]:
         """What the wire has answered; waits for it where there is nothing else to do."""
         found: list[Result] = []
-        full = len(self.on_wire) >= settings.DELIVERY_WINDOW
+        full = len(self.on_wire) >= self.room
         if self.on_wire and (
             full or not self.claimed or self.wait_for_rate or not self._may_start()
         ):
@@ -164,11 +176,10 @@ class Sender:
             record(issue, results)
             self._renew()
             self.held = self.held and issue.may_send
-            room = settings.DELIVERY_WINDOW - len(self.on_wire)
-            return self._mark_sending(room) if starting and self.held else []
+            return self._mark_sending() if starting and self.held else []
 
     def _read_issue(self) -> Issue:
-        rows = Issue.objects.filter(pk=self.issue.pk)
+        rows = Issue.objects.only(*STANDING).filter(pk=self.issue.pk)
         if connection.vendor == "postgresql":
             sql, params = rows.query.sql_with_params()
             return Issue.objects.raw(f"{sql} FOR SHARE", params)[0]
@@ -183,7 +194,8 @@ class Sender:
             self.held = self.held and alive
             self.renewed_at = time.monotonic()
 
-    def _mark_sending(self, room: int) -> list[tuple[Row, int]]:
+    def _mark_sending(self) -> list[tuple[Row, int]]:
+        room = max(0, self.room - len(self.on_wire))
         granted, self.wait_for_rate = limits.take("smtp", min(room, len(self.claimed)))
         batch = {row.id: row for row in (self.claimed.popleft() for _ in range(granted))}
         if not batch:
@@ -222,9 +234,11 @@ class Sender:
             "sender",
         )
 
-    def _deliver(self, connection: Connection, row: Row, attempt: int) -> None:
-        """In a thread of the wire: no statement, no exception."""
-        self.results.put(Result(row.id, attempt, self._attempt(connection, row)))
+    def _deliver(self, connection: Connection, row: Row, attempt: int) -> bool:
+        """In a thread of the wire: no statement, no exception. False: this connection is better not taken next."""
+        outcome = self._attempt(connection, row)
+        self.results.put(Result(row.id, attempt, outcome))
+        return outcome.verdict is not Verdict.RETRY_CHANNEL
 
     def _attempt(self, connection: Connection, row: Row) -> Outcome:
         url = f"{settings.PUBLIC_URL}/u/{row.token}/"
@@ -248,13 +262,23 @@ class Sender:
             outcome = result.outcome
             self.sent += outcome.verdict is Verdict.SENT
             self.policy.append(outcome.policy_refusal)
+            self.opened = self.opened or outcome.phase not in OPENING
             if outcome.verdict is Verdict.RETRY_CHANNEL:
-                self.channel_trouble = f"{outcome.reason} {outcome.reply}".strip()
+                self._heed(outcome)
             elif outcome.verdict is Verdict.PAUSE:
                 self.pause_reason = f"{outcome.reason} {outcome.reply}".strip()
         refused = sum(self.policy)
         if refused >= POLICY_COUNT and refused >= POLICY_SHARE * len(self.policy):
             self.pause_reason = f"{refused} of the last {len(self.policy)} were refused by policy"
+
+    def _heed(self, outcome: Outcome) -> None:
+        """A server that opens only some connections (421 at the greeting) is used with those; else it is trouble."""
+        said = f"{outcome.reason} {outcome.reply}".strip()
+        if outcome.phase in OPENING:
+            self.refused_opening = said
+            self.room -= 1
+        if outcome.phase not in OPENING or self.room <= 0:
+            self.channel_trouble = said
 
 
 class _Wire:
@@ -263,31 +287,27 @@ class _Wire:
     def __init__(self, size: int) -> None:
         way_out = transport()
         self._pool = ThreadPoolExecutor(size, thread_name_prefix="wire")
-        self._idle: queues.LifoQueue[Connection] = queues.LifoQueue()
-        for _ in range(size):
-            self._idle.put(way_out.connect())
+        # The last one used is taken first, so that no more are opened than are needed.
+        self._idle: deque[Connection] = deque(way_out.connect() for _ in range(size))
 
     def __enter__(self) -> _Wire:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True)
-        while not self._idle.empty():
-            self._idle.get().close()
+        for held in self._idle:
+            held.close()
 
-    def submit(
-        self, deliver: Callable[[Connection, Row, int], None], row: Row, attempt: int
-    ) -> None:
+    def submit(self, deliver: Deliver, row: Row, attempt: int) -> None:
         self._pool.submit(self._with_connection, deliver, row, attempt)
 
-    def _with_connection(
-        self, deliver: Callable[[Connection, Row, int], None], row: Row, attempt: int
-    ) -> None:
-        held = self._idle.get()
+    def _with_connection(self, deliver: Deliver, row: Row, attempt: int) -> None:
+        held = self._idle.pop()
+        good = False
         try:
-            deliver(held, row, attempt)
+            good = deliver(held, row, attempt)
         finally:
-            self._idle.put(held)
+            (self._idle.append if good else self._idle.appendleft)(held)
 
 
 def _until_written(commit: Callable[[], T]) -> T:

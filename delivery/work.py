@@ -94,9 +94,8 @@ def _die_with_this_process() -> None:
     django-q2's sentinel and workers outlive a killed parent, and would go on taking work.
     """
     reader, writer = os.pipe()
-    ours = [
-        writer
-    ]  # emptied in the first child; in a child of a child that number may be another file's
+    # Emptied in the first child: in a child of a child that number may be another file's.
+    ours = [writer]
 
     def watch() -> None:
         os.read(reader, 1)

@@ -472,6 +472,17 @@ def test_without_a_server_nothing_is_spent_and_it_is_told_once(
     assert not reload(issue).blocked_reason
 
 
+def test_a_server_that_opens_few_connections_is_used_with_those(
+    smtp: SmtpStandIn, told: Callable[[], list[str]]
+) -> None:
+    smtp.on("greeting", say_then_drop("421 4.7.0 too many connections"), times=5)
+    issue = frozen(20)
+    drain(but="notify")
+    assert set(Job.objects.filter(name="deliver").values_list("runs", flat=True)) == {1}
+    assert len(smtp.accepted()) == 20 and reload(issue).state == "sent"
+    assert "smtp_trouble" not in told()
+
+
 def test_when_the_server_comes_it_goes_on_by_itself(smtp: SmtpStandIn) -> None:
     smtp.stop()
     issue = frozen(3)
