@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
+from email_validator import EmailNotValidError, validate_email
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
@@ -108,6 +110,17 @@ class Environment(BaseSettings):
             raise ValueError("takes an http(s) URL such as https://news.example.org")
         return value.rstrip("/")
 
+    @field_validator("PUBLIC_URL")
+    @classmethod
+    def _stands_in_links(cls, value: str) -> str:
+        """It begins every link of every mail, also in headers; and nothing of ours answers below a path."""
+        parts = urlsplit(value)
+        if not re.fullmatch(r"[A-Za-z0-9._:\[\]-]+", parts.netloc):
+            raise ValueError("takes a plain host, in ASCII (xn--...) and without user or password")
+        if parts.path:
+            raise ValueError("takes no path: Carteiro answers at the root of its host")
+        return value
+
     @field_validator("EMAIL_URL")
     @classmethod
     def _is_email_url(cls, value: str) -> str:
@@ -130,8 +143,11 @@ class Environment(BaseSettings):
     @field_validator("NOTIFY_EMAIL")
     @classmethod
     def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if any("@" not in word for word in value):
-            raise ValueError("takes addresses, divided by commas")
+        try:
+            for word in value:
+                validate_email(word, check_deliverability=False, test_environment=True)
+        except EmailNotValidError:
+            raise ValueError("takes addresses, divided by commas") from None
         return value
 
 

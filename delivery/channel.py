@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -23,5 +24,11 @@ def transport() -> Transport:
             data=min(15, seconds),
             dot=seconds,
         ),
-        local_hostname=urlsplit(settings.PUBLIC_URL).hostname or "localhost",
+        local_hostname=_own_name(),
     )
+
+
+def _own_name() -> str:
+    """For EHLO (RFC 5321 section 4.1.1.1): our public name, where it is one that the protocol takes."""
+    host = urlsplit(settings.PUBLIC_URL).hostname or ""
+    return host if re.fullmatch(r"[A-Za-z0-9.-]+", host) else "localhost"

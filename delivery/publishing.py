@@ -19,7 +19,7 @@ from .publishers import EditedByPerson, Post, Published, Publisher, blob_sha
 from .publishers.folder import FolderPublisher
 from .publishers.github import GitHubPublisher
 
-TRIED = 20  # shas of our last writes: one that was never answered may stand there
+TRIED = 20  # our last writes: one that was never answered may stand there
 
 fetch = partial(http.fetch, user_agent="Carteiro")
 
@@ -40,7 +40,7 @@ def publisher(newsletter: Newsletter) -> Publisher:
 
 def post_path(issue: Issue) -> str:
     """Where the issue's post stands, or will."""
-    return issue.post_path or _expand(issue.newsletter.post_path, issue)
+    return issue.post_path if issue.post_sha else _expand(issue.newsletter.post_path, issue)
 
 
 def blog_url(issue: Issue) -> str:
@@ -59,8 +59,8 @@ def publish(issue: Issue) -> Published:
     podcast = getattr(issue, "podcast", None)
     text = render_post(document, Slots(podcast.slot if podcast else None, ""))
     post = Post(post_path(issue), text.encode(), f"Publish {document.title}")
-    tried = [*issue.post_tried[1 - TRIED :], blob_sha(post.data)]
-    Issue.objects.filter(pk=issue.pk).update(post_path=post.path, post_tried=tried)
+    tried = [*issue.post_tried[1 - TRIED :], [post.path, blob_sha(post.data)]]
+    Issue.objects.filter(pk=issue.pk).update(post_tried=tried)
     with _turn(issue.newsletter):
         return _write(publisher(issue.newsletter), post, issue)
 
@@ -83,7 +83,7 @@ def _write(where: Publisher, post: Post, issue: Issue) -> Published:
         return where.publish(post, ours=issue.post_sha)
     except EditedByPerson as edited:
         # A write of ours that was never answered is ours all the same, not a person's edit.
-        if edited.found not in issue.post_tried:
+        if [post.path, edited.found] not in issue.post_tried:
             raise
         return where.publish(post, ours=edited.found)
 

@@ -68,7 +68,9 @@ def resume(issue: Issue, *, actor: str, reason: str = "") -> bool:
 
 
 def go_without(issue: Issue, *, podcast: bool = False, blog: bool = False, actor: str) -> None:
-    """An operator's word: the release goes on without the podcast, or without the blog."""
+    """An operator's word: it goes on without the podcast, or without the blog. Refused once it is past them."""
+    if issue.state not in (S.APPROVED, S.AWAITING_PODCAST, S.PUBLISHING):
+        raise Refused(f"{issue.label} is {issue.state}: there is no step to go on without.")
     values = {"without_podcast": True} if podcast else {}
     values |= {"without_blog": True} if blog else {}
     with transaction.atomic():
@@ -126,7 +128,7 @@ def run_occurrence(occurrence: Occurrence) -> str:
         )
         return "no approved issue"
     Occurrence.objects.filter(pk=occurrence.pk).update(issue=started)
-    return f"started {started.label}" if started else "a release is under way"
+    return f"started {started.label}" if started else "another issue was started on this day"
 
 
 def start_due(newsletter: Newsletter, day: date, *, actor: str) -> Issue | None:
@@ -135,11 +137,12 @@ def start_due(newsletter: Newsletter, day: date, *, actor: str) -> Issue | None:
         # One at a time for each newsletter: two sweeps must not start two issues.
         Newsletter.objects.select_for_update().get(pk=newsletter.pk)
         if _began_on(newsletter, day):
+            _tell_of_those_that_wait(newsletter, day)
             return None
         due = list(_due(newsletter, day)[:6])
         if not due or not _begin(due[0], actor):
             return None
-        _name_the_others(due)
+        _tell_of_those_that_wait(newsletter, day)
         return due[0]
 
 
@@ -191,18 +194,20 @@ def _began_on(newsletter: Newsletter, day: date) -> bool:
         newsletter=newsletter,
         started_at__gte=at_local(day, time(0), newsletter.zone),
         started_at__lt=at_local(day + timedelta(days=1), time(0), newsletter.zone),
-        state__in=(*RUNNING, S.SENT, S.CANCELLED),
+        state__in=(*RUNNING, S.SENT),
     ).exists()
 
 
-def _name_the_others(due: list[Issue]) -> None:
-    if len(due) > 1:
+def _tell_of_those_that_wait(newsletter: Newsletter, day: date) -> None:
+    if due := _due(newsletter, day):
         notifying.tell(
             "others_wait",
-            f"More than one issue was due: “{due[0].title}” goes first",
-            "Still waiting: " + ", ".join(issue.label for issue in due[1:]),
+            f"{newsletter.name}: one issue a day is released by itself",
+            "Still waiting: " + ", ".join(issue.label for issue in due),
+            "Start it by hand if it is to go out today: release ISSUE --now",
             level="warning",
-            issue=due[0],
+            newsletter=newsletter,
+            once=f"{day}",
         )
 
 

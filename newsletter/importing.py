@@ -82,8 +82,7 @@ def _decode(data: bytes) -> str:
 def _records(text: str, report: Report) -> Iterator[tuple[int, dict[str, str]]]:
     lines = list(io.StringIO(text, newline=""))
     at = next(number for number, line in enumerate(lines) if line.strip())
-    delimiter = max(DELIMITERS, key=lines[at].count)
-    header = _header(lines[at], delimiter)
+    header, delimiter = _header(lines[at])
     at += 1
     while at < len(lines):
         line = at + 1
@@ -99,14 +98,27 @@ def _records(text: str, report: Report) -> Iterator[tuple[int, dict[str, str]]]:
             yield line, dict(zip(header, cells, strict=False))
 
 
-def _header(line: str, delimiter: str) -> list[str]:
-    names = [name.strip().strip('"').strip().lower() for name in line.split(delimiter)]
-    if "email" not in names:
-        raise ImportRefused(
-            f"The first line has no column `email`. It has: {', '.join(names)[:200]}. "
-            "Name the column with the addresses `email`, and an optional one `name`."
-        )
-    return names
+def _header(line: str) -> tuple[list[str], str]:
+    """The columns, and the delimiter that makes one of them `email`."""
+    read = {delimiter: _names(line, delimiter) for delimiter in DELIMITERS}
+    for delimiter, names in read.items():
+        if names.count("email") > 1:
+            raise ImportRefused("Two columns are named `email`: which one holds the addresses?")
+        if "email" in names:
+            return names, delimiter
+    names = max(read.values(), key=lambda cells: len(cells))
+    raise ImportRefused(
+        f"The first line has no column `email`. It has: {', '.join(names)[:200]}. "
+        "Name the column with the addresses `email`, and an optional one `name`."
+    )
+
+
+def _names(line: str, delimiter: str) -> list[str]:
+    try:
+        cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+    except csv.Error:
+        return []
+    return [cell.strip().lower() for cell in cells]
 
 
 def _row(lines: list[str], at: int, delimiter: str) -> tuple[list[str], int]:

@@ -38,9 +38,17 @@ def expand(pattern: str, *, slug: str, date: datetime.date) -> str:
 def check_pattern(pattern: str) -> None:
     """A validator: refuse what `expand` would refuse on Monday."""
     try:
-        expand(pattern, slug="slug", date=SAMPLE_DAY)
+        sample = expand(pattern, slug="slug", date=SAMPLE_DAY)
     except ValueError as error:
         raise ValidationError(str(error)) from None
+    if sample == expand(pattern, slug="another", date=SAMPLE_DAY + datetime.timedelta(days=40)):
+        raise ValidationError(f"Every issue would have the same one: {_known()}.")
+
+
+def check_path_pattern(pattern: str) -> None:
+    """A validator: a path in the blog's repository or folder, relative and without detours."""
+    if pattern.startswith("/") or {"", ".", ".."} & set(pattern.split("/")):
+        raise ValidationError("Takes a relative path such as content/posts/{date}-{slug}.md.")
 
 
 def _known() -> str:

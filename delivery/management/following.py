@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from delivery import sending
@@ -55,3 +56,15 @@ def _progress(issue: Issue) -> str:
 def _waiting(issue: Issue) -> str:
     job = Job.objects.filter(issue=issue, state="queued").exclude(note="").order_by("-id").first()
     return f"          ... {job.note}" if job else "          ..."
+
+
+def print_books(figures: Mapping[str, object], out: Any) -> None:
+    """The ledger in figures, a line each."""
+    for name, value in figures.items():
+        out.write(f"{name:<9} {_in_words(value)}")
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "not frozen yet" if value is None else str(value)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.db import transaction
 from django_q.brokers.orm import ORM
 from django_q.models import OrmQ, Schedule
@@ -33,7 +34,9 @@ def set_tick(dotted_name: str) -> None:
                 "next_run": database_now(),
             },
         )
-    async_task(dotted_name, cluster=Lane.DEFAULT, broker=_DelayedBroker(Lane.DEFAULT, None))
+    # Now, and when the leases of a `work` that was killed just before are over.
+    for at in (None, database_now() + timedelta(seconds=settings.LEASE_SECONDS + 1)):
+        async_task(dotted_name, cluster=Lane.DEFAULT, broker=_DelayedBroker(Lane.DEFAULT, at))
 
 
 class _DelayedBroker(ORM):  # type: ignore[misc]

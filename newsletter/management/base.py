@@ -46,7 +46,7 @@ def find_newsletter(slug: str) -> Newsletter:
 def find_issue(name: str) -> Issue:
     """By id, by NEWSLETTER/SLUG, or by a slug that is unique."""
     issues = Issue.objects.select_related("newsletter")
-    if name.isdecimal():
+    if name.isascii() and name.isdigit():
         found = issues.filter(pk=int(name)) if len(name) < 19 else issues.none()
     elif "/" in name:
         newsletter, _, slug = name.partition("/")

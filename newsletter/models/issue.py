@@ -96,7 +96,7 @@ class Issue(models.Model):
     post_sha = models.CharField(
         max_length=40, blank=True, editable=False
     )  # of the blob that we wrote
-    post_tried = models.JSONField(default=list, editable=False)  # shas written, perhaps unanswered
+    post_tried = models.JSONField(default=list, editable=False)  # (path, sha), perhaps unanswered
     published_at = models.DateTimeField(null=True, editable=False)
     web_url = models.CharField(max_length=700, blank=True, editable=False)  # the slot: filled once
     audience_frozen_at = models.DateTimeField(null=True, editable=False)
@@ -292,6 +292,8 @@ class Issue(models.Model):
             blocked_reason="",
             paused_at=None,
             paused_reason="",
+            without_podcast=False,
+            without_blog=False,
         )
         issue_edited.send(Issue, issue_id=self.pk)
 

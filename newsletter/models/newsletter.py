@@ -11,7 +11,7 @@ from django.db import models
 from django.db.models import Q
 
 from newsletter.calendar import at_local
-from newsletter.patterns import check_pattern
+from newsletter.patterns import check_path_pattern, check_pattern
 
 from .address import normalise_address
 
@@ -76,13 +76,18 @@ class Newsletter(models.Model):
         max_length=500, blank=True, help_text="A feed, or a JSON document about the next episode."
     )
     publisher = models.CharField(max_length=10, choices=PublisherKind, blank=True)
-    github_repository = models.CharField(max_length=200, blank=True, help_text="OWNER/REPO")
+    github_repository = models.CharField(
+        max_length=200,
+        blank=True,
+        validators=[RegexValidator(r"^[\w.-]+/[\w.-]+$", "Takes OWNER/REPO.")],
+        help_text="OWNER/REPO",
+    )
     github_branch = models.CharField(max_length=200, blank=True)
     folder = models.CharField(max_length=500, blank=True)
     post_path = models.CharField(
         max_length=300,
         default="content/posts/{date}-{slug}.md",
-        validators=[check_pattern],
+        validators=[check_pattern, check_path_pattern],
         help_text="Knows {slug}, {date}, {year}, {month} and {day}.",
     )
     blog_url = models.CharField(

@@ -84,7 +84,12 @@ def _podcast(slot: PodcastSlot | None, say: Phrases) -> dict[str, str] | None:
         return None
     title = " ".join(defuse(slot.title).split())
     duration = "" if slot.duration_seconds is None else say.duration(slot.duration_seconds)
-    return {"title": title, "url": slot.url, "duration": duration}
+    return {"title": title, "url": _without_braces(slot.url), "duration": duration}
+
+
+def _without_braces(url: str) -> str:
+    """Percent-encoded: two of them open a shortcode of Hugo's, wherever they stand in a post."""
+    return url.replace("{", "%7B").replace("}", "%7D")
 
 
 class _Quoted(str):
@@ -110,7 +115,10 @@ def _front_matter(document: Document, podcast: PodcastSlot | None) -> str:
         "tags": [_Quoted(tag) for tag in document.tags],
     }
     if podcast is not None:
-        fields["podcast"] = {"title": _Quoted(podcast.title), "url": _Quoted(podcast.url)}
+        fields["podcast"] = {
+            "title": _Quoted(podcast.title),
+            "url": _Quoted(_without_braces(podcast.url)),
+        }
         if podcast.duration_seconds is not None:
             fields["podcast"]["duration"] = podcast.duration_seconds
     return yaml.dump(fields, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=10**6)

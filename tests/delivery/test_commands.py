@@ -744,3 +744,37 @@ def test_the_exit_codes_are_those_of_the_process(tmp_path: Path) -> None:
     assert (refused.code, "Traceback" in refused.err) == (2, False)
     assert manage(tmp_path, "ledger", "first-issue").code == 1
     assert manage(tmp_path, "ledger").code == 2
+
+
+def test_a_refused_release_leaves_nothing_behind() -> None:
+    issue = cast.issue(cast.newsletter())
+    assert run("release", str(issue.pk), "--without-podcast", "--without-blog").code == 2
+    issue.refresh_from_db()
+    assert not issue.without_podcast and not issue.without_blog
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--github", "foo"),
+        ("--path", "../{slug}.md", "--folder", "."),
+        ("--path", "x.md", "--folder", "."),
+        ("--folder", "no-such-folder"),
+    ],
+)
+def test_a_newsletter_whose_post_could_not_be_published_is_refused(words: tuple[str, ...]) -> None:
+    who = ("--name", "Weekly", "--from-email", "ana@example.org", "--postal-address", "1 Main St")
+    assert run("create_newsletter", "weekly", *who, *words).code == 2
+    assert not Newsletter.objects.exists()
+
+
+def test_a_file_with_a_header_alone_imports_nobody(tmp_path: Path) -> None:
+    cast.newsletter()
+    (tmp_path / "readers.csv").write_text("email,name\n")
+    done = run("import_subscribers", str(tmp_path / "readers.csv"), "--newsletter", "weekly")
+    assert done.code == 2
+
+
+def test_an_id_is_of_plain_digits() -> None:
+    issue = cast.issue(cast.newsletter())
+    assert run("ledger", chr(0x0660 + issue.pk)).code == 2

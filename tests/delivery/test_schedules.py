@@ -228,7 +228,7 @@ def test_the_oldest_date_goes_first_and_the_others_are_named(told: None) -> None
     schedules.tick()
     drain(but="await_podcast")
     assert (state_of(older), state_of(newer)) == ("awaiting_podcast", "approved")
-    assert notice("others_wait")["lines"] == ["Still waiting: weekly/newer"]
+    assert notice("others_wait")["lines"][0] == "Still waiting: weekly/newer"
 
 
 @pytest.mark.django_db
@@ -259,6 +259,28 @@ def test_one_issue_is_started_a_day() -> None:
     assert release.sweep(weekly, database_now()) == []
     drain(but="await_podcast")
     assert (state_of(first), state_of(second)) == ("awaiting_podcast", "approved")
+
+
+@pytest.mark.django_db
+def test_the_issue_that_waits_for_another_day_is_told(told: None) -> None:
+    weekly = at_noon()
+    release.start(cast.approved(weekly), actor="ana", now=True)
+    cast.approved(weekly, slug="second")
+    schedules.tick()
+    drain(but="await_podcast")
+    assert notice("others_wait")["lines"][0] == "Still waiting: weekly/second"
+
+
+@pytest.mark.django_db
+def test_a_run_that_was_cancelled_does_not_use_up_the_day() -> None:
+    weekly = at_noon()
+    first = cast.approved(weekly)
+    release.start(first, actor="ana", now=True)
+    release.cancel(first, actor="ana")
+    second = cast.approved(weekly, slug="second")
+    schedules.tick()
+    drain(but="await_podcast")
+    assert state_of(second) == "awaiting_podcast"
 
 
 @pytest.mark.django_db

@@ -18,7 +18,7 @@ from delivery.models import EmailDelivery, Job, Notification
 from delivery.outcome import Done
 from delivery.publishers import blob_sha
 from delivery.publishers.github import GitHubPublisher
-from newsletter.models import Issue, Podcast, Refused, Transition, database_now
+from newsletter.models import Issue, Newsletter, Podcast, Refused, Transition, database_now
 from tests import cast
 from tests.drain import drain, drain_through_waits, history, hurry, moves
 from tests.stand_ins import github as acts
@@ -447,6 +447,17 @@ def test_a_path_that_a_person_wrote_blocks_it(gh: GitHubStandIn) -> None:
     assert (gh.files[PATH], gh.commits) == (b"by hand", [])
 
 
+def test_another_path_puts_a_blocked_post_right(gh: GitHubStandIn) -> None:
+    gh.edit(PATH, b"by hand")
+    issue = started(**in_repository(gh))
+    drain()
+    Newsletter.objects.update(post_path="blog/{slug}.md")
+    release.start(reload(issue), actor="ana")
+    drain()
+    assert state_of(issue) == "sent" and reload(issue).post_path == "blog/first-issue.md"
+    assert gh.files[PATH] == b"by hand" and len(gh.commits) == 1
+
+
 @pytest.mark.parametrize("kind", ["folder", "github"])
 def test_a_post_that_a_person_edited_blocks_it_with_both_shas(
     gh: GitHubStandIn, blog: Path, kind: str
@@ -616,6 +627,13 @@ def test_a_write_that_was_never_answered_is_still_known_as_ours(
     steps.publish(issue.pk)  # written; the worker dies before it can say so
     again(issue, title="Better")
     assert everybody(smtp) and "Better" in (blog / PATH).read_text()
+
+
+def test_an_edit_takes_back_what_an_operator_went_without() -> None:
+    issue = approved()
+    release.go_without(issue, podcast=True, blog=True, actor="ana")
+    issue.edit(actor="ana", title="Better")
+    assert not issue.without_podcast and not issue.without_blog
 
 
 def test_an_edit_begins_the_wait_for_the_podcast_anew() -> None:

@@ -33,6 +33,18 @@ def load(data: str | bytes, newsletter: Newsletter) -> Report:
     return import_subscribers(raw, newsletter, source="import of readers.csv")
 
 
+def test_a_quoted_header_is_read_as_csv() -> None:
+    weekly = cast.newsletter()
+    data = '"Name, full",email,assistant\n"Foo",foo@example.org,other@example.org\n'
+    assert load(data, weekly).added == 1
+    assert Subscription.objects.get().subscriber.address == "foo@example.org"
+
+
+def test_two_columns_named_email_are_refused() -> None:
+    with pytest.raises(ImportRefused, match="Two columns"):
+        load("email,email\na@example.org,b@example.org\n", cast.newsletter())
+
+
 def addresses() -> set[str]:
     found = Subscription.objects.filter(state="confirmed")
     return set(found.values_list("subscriber__address", flat=True))

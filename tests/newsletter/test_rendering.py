@@ -329,6 +329,11 @@ def test_it_quotes_words_that_hugo_would_take_for_something_else(slug: str) -> N
     assert f'\nslug: "{slug}"\n' in render_post(document(slug=slug), BARE)
 
 
+def test_it_lets_no_shortcode_in_through_an_episode_s_url() -> None:
+    episode = PodcastSlot("Episode 12", "https://podcast.example.org/a.mp3?{{%x%}}", None)
+    assert "{{" not in render_post(document("Hi"), Slots(episode, ""))
+
+
 def test_it_lets_no_shortcode_in_through_an_episode_s_title() -> None:
     slots = Slots(PodcastSlot("[x](y) {{< figure >}} {{% p %}}", EPISODE.url, None), BARE.web_url)
     line = render_post(DOCUMENT, slots).split("\n---\n")[1]

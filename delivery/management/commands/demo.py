@@ -19,7 +19,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from config.demo import ENV_FILE, HOME, ports
 from delivery import release, sending
-from delivery.management.following import follow
+from delivery.management.following import follow, print_books
 from delivery.sandbox.episode import EpisodeServer
 from delivery.sandbox.mailbox import Mailbox
 from newsletter.management.base import CarteiroCommand
@@ -113,8 +113,7 @@ class Command(CarteiroCommand):
 
     def _tell(self, issue: Issue) -> None:
         self.stdout.write("\nThe books")
-        for name, value in sending.books(issue).items():
-            self.stdout.write(f"  {name:<9} {value}")
+        print_books(sending.books(issue), self.stdout)
         accepted = Mailbox(Path(settings.SANDBOX_DIR)).recipients()
         self.stdout.write(
             f"\nThe sandbox accepted {accepted.total()} mails for {len(accepted)} distinct readers."

@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from delivery import sending
+from delivery.management.following import print_books
 from newsletter.management.base import CarteiroCommand, find_issue
 
 
@@ -25,13 +26,6 @@ class Command(CarteiroCommand):
         if options["json"]:
             self.stdout.write(json.dumps(figures))
         else:
-            for name, value in figures.items():
-                self.stdout.write(f"{name:<9} {_in_words(value)}")
+            print_books(figures, self.stdout)
         if not figures["balanced"] or figures["pending"] or figures["sending"]:
             sys.exit(1)
-
-
-def _in_words(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "not frozen yet" if value is None else str(value)

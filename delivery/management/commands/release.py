@@ -4,11 +4,12 @@ import sys
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
+from django.db import transaction
 
 from delivery import release
 from delivery.management.following import follow
 from newsletter.management.base import CarteiroCommand, find_issue
-from newsletter.models import Refused
+from newsletter.models import Issue, Refused
 
 TOO_EARLY = 3
 
@@ -31,20 +32,20 @@ class Command(CarteiroCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         issue = find_issue(options["issue"])
-        if options["without_podcast"] or options["without_blog"]:
-            release.go_without(
-                issue,
-                podcast=options["without_podcast"],
-                blog=options["without_blog"],
-                actor=self.actor,
-            )
-        if options["resume"]:
-            release.resume(issue, actor=self.actor)
         try:
-            self.stdout.write(release.start(issue, actor=self.actor, now=options["now"]))
+            with transaction.atomic():  # a refusal leaves nothing behind
+                self.stdout.write(self._start(issue, options))
         except release.TooEarly as early:
             raise CommandError(
                 f"{early} Use --now to start it at once.", returncode=TOO_EARLY
             ) from None
         if options["wait"] and not follow(issue, self.stdout, sys.stdout.isatty()):
             raise Refused(f"{issue.label} did not arrive: see above.")
+
+    def _start(self, issue: Issue, options: dict[str, Any]) -> str:
+        without = {"podcast": options["without_podcast"], "blog": options["without_blog"]}
+        if any(without.values()):
+            release.go_without(issue, **without, actor=self.actor)
+        if options["resume"]:
+            release.resume(issue, actor=self.actor)
+        return release.start(issue, actor=self.actor, now=options["now"])

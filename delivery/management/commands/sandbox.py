@@ -25,5 +25,5 @@ class Command(CarteiroCommand):
             )
         try:
             run(Path(settings.SANDBOX_DIR), options["host"], options["port"])
-        except (ValueError, EdgeError) as error:
+        except (ValueError, OverflowError, EdgeError) as error:
             raise CommandError(f"The sandbox cannot start: {error}", returncode=REFUSED) from None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -49,6 +50,10 @@ class Command(CarteiroCommand):
         parser.add_argument("--blog-url", default="", help="of a post, with {slug}, {date}, ...")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["folder"] and not Path(options["folder"]).is_dir():
+            raise CommandError(
+                f"--folder: there is no folder {options['folder']}.", returncode=REFUSED
+            )
         newsletter = Newsletter(
             slug=options["slug"],
             name=options["name"],

@@ -44,7 +44,7 @@ class Command(CarteiroCommand):
             f"{report.rows} rows: {report.added} added, {report.already} were subscribed already, "
             f"{len(report.problems)} with a problem."
         )
-        if report.rows and not report.added and not report.already:
+        if not report.added and not report.already:
             raise CommandError("Nobody was imported.", returncode=REFUSED)
 
     def _progress(self, rows: int) -> None:
