@@ -24,9 +24,9 @@ ALLOWED_HOSTS = [_public.hostname or "", *ENV.ALLOWED_HOSTS]
 CSRF_TRUSTED_ORIGINS = [f"{_public.scheme}://{_public.netloc}"]
 
 INSTALLED_APPS = [
+    "django_q",  # before delivery, which takes its admin away again
     "newsletter",
     "delivery",
-    "django_q",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",

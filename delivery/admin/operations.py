@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from django.apps import apps
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -8,6 +9,11 @@ from delivery.models import Job, Lease, Notification, Occurrence
 from delivery.queue import retry_dead
 
 from .base import ReadOnlyAdmin
+
+# A schedule of django-q2's names any function to call: nobody types one here. The jobs are ours to show.
+for model in apps.get_app_config("django_q").get_models():
+    if admin.site.is_registered(model):
+        admin.site.unregister(model)
 
 
 @admin.register(Job)

@@ -99,6 +99,10 @@ def everything(newsletter: Newsletter) -> Issue:
 # The lists
 
 
+def test_nobody_types_a_schedule_of_django_q2_there() -> None:
+    assert {model._meta.app_label for model in site._registry} == {"auth", "delivery", "newsletter"}
+
+
 @pytest.mark.parametrize("model", OURS, ids=lambda model: model.__name__)
 def test_each_list_loads_with_its_rows(
     editing: Client, weekly: Newsletter, model: type[Issue]
