@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError, ProgrammingError
 
 from newsletter.models import Issue, Newsletter, Refused
 from newsletter.models.address import AddressKeyChanged
@@ -22,6 +23,11 @@ class CarteiroCommand(BaseCommand):
             return super().execute(*args, **options)
         except (Refused, AddressKeyChanged) as refusal:
             raise CommandError(str(refusal), returncode=REFUSED) from None
+        except (OperationalError, ProgrammingError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise CommandError(
+                f"The database cannot be used: {reason}. Is it there, and up to date (migrate)?"
+            ) from None
 
     @property
     def actor(self) -> str:

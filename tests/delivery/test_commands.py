@@ -759,7 +759,8 @@ def test_a_refused_release_leaves_nothing_behind() -> None:
         ("--github", "foo"),
         ("--path", "../{slug}.md", "--folder", "."),
         ("--path", "x.md", "--folder", "."),
-        ("--folder", "no-such-folder"),
+        ("--folder", "manage.py"),
+        ("--folder", "no/such/folder"),
     ],
 )
 def test_a_newsletter_whose_post_could_not_be_published_is_refused(words: tuple[str, ...]) -> None:
@@ -778,3 +779,17 @@ def test_a_file_with_a_header_alone_imports_nobody(tmp_path: Path) -> None:
 def test_an_id_is_of_plain_digits() -> None:
     issue = cast.issue(cast.newsletter())
     assert run("ledger", chr(0x0660 + issue.pk)).code == 2
+
+
+@pytest.mark.parametrize("command", ["work", "safety_net", "recover_deliveries"])
+def test_a_database_that_is_not_migrated_is_said_in_one_line(tmp_path: Path, command: str) -> None:
+    done = manage(tmp_path, command)
+    assert done.code == 1
+    assert "up to date (migrate)?" in done.err and "Traceback" not in done.err
+
+
+def test_a_folder_for_the_posts_is_made_and_stored_as_an_absolute_path(tmp_path: Path) -> None:
+    who = ("--name", "Weekly", "--from-email", "ana@example.org", "--postal-address", "1 Main St")
+    done = run("create_newsletter", "weekly", *who, "--folder", f"{tmp_path}/x/../blog")
+    assert done.code == 0 and Newsletter.objects.get().folder == str(tmp_path / "blog")
+    assert (tmp_path / "blog").is_dir()

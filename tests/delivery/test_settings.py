@@ -241,3 +241,10 @@ def test_times_out_of_order_stop_a_command(over: dict[str, str], found: str) -> 
     done = manage("check", **over)
     assert done.returncode == 1
     assert found in done.stderr
+
+
+def test_a_short_key_is_taken_on_this_machine_alone(env: pytest.MonkeyPatch) -> None:
+    env.setenv("SECRET_KEY", "short")
+    assert "SECRET_KEY" in refusal()
+    env.setenv("PUBLIC_URL", "http://127.0.0.1:8000")
+    assert environment.read().SECRET_KEY == "short"

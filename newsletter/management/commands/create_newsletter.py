@@ -50,10 +50,7 @@ class Command(CarteiroCommand):
         parser.add_argument("--blog-url", default="", help="of a post, with {slug}, {date}, ...")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if options["folder"] and not Path(options["folder"]).is_dir():
-            raise CommandError(
-                f"--folder: there is no folder {options['folder']}.", returncode=REFUSED
-            )
+        folder = self._folder(options["folder"])
         newsletter = Newsletter(
             slug=options["slug"],
             name=options["name"],
@@ -70,7 +67,7 @@ class Command(CarteiroCommand):
             publisher=_publisher(options),
             github_repository=options["github"],
             github_branch=options["branch"],
-            folder=options["folder"],
+            folder=folder,
             blog_url=options["blog_url"],
         )
         if options["path"]:
@@ -81,6 +78,19 @@ class Command(CarteiroCommand):
             raise CommandError(_in_words(error), returncode=REFUSED) from None
         newsletter.save()
         self.stdout.write(f"Created {newsletter.slug}.")
+
+    def _folder(self, name: str) -> str:
+        """Absolute: `work` may run elsewhere. Made where its parent is there: a typing error is not."""
+        if not name:
+            return ""
+        folder = Path(name).resolve()
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise CommandError(
+                f"--folder: {folder} cannot be used: {error.strerror}.", returncode=REFUSED
+            ) from None
+        return str(folder)
 
 
 def _publisher(options: dict[str, Any]) -> str:
