@@ -43,7 +43,8 @@ class Command(CarteiroCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        signal.signal(signal.SIGTERM, _stop)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _stop)
         call_command("migrate", verbosity=0)
         issue = self._prepare()
         with ExitStack() as house:
