@@ -10,8 +10,6 @@ import queue as queues
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import structlog
@@ -23,10 +21,10 @@ from newsletter.models import Issue, Transition, database_now, update_returning
 from newsletter.models.transition import Subject
 
 from . import limits
-from .channel import transport
 from .message import Recipient, envelope_address, stamp
 from .models import CompiledIssue, EmailDelivery, Lease
 from .models.email_delivery import DeliveryStatus
+from .pool import ConnectionPool, Row
 from .results import Result, record
 from .stopping import stopping
 from .transports import Connection, Envelope
@@ -45,19 +43,6 @@ STANDING = ("state", "paused_at", "blocked_reason")  # not the text of the issue
 OPENING = (Phase.CONNECT, Phase.TLS, Phase.GREETING, Phase.EHLO)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Row:
-    """A claimed row: all that its bytes depend on, beside the compiled issue."""
-
-    id: int
-    address: str
-    name: str
-    token: str
-
-
-Deliver = Callable[[Connection, Row, int], bool]
 
 
 class Sender:
@@ -88,13 +73,13 @@ class Sender:
         """Drain until the ledger has nothing for us, the turn is over, or something says stop."""
         self.deadline = time.monotonic() + settings.SENDER_SECONDS
         threads = min(settings.DELIVERY_CONNECTIONS, settings.DELIVERY_WINDOW)
-        with _Wire(threads) as wire:
+        with ConnectionPool(threads) as wire:
             while self._step(wire):
                 pass
         if self.refused_opening and not self.opened:
             self.channel_trouble = self.refused_opening
 
-    def _step(self, wire: _Wire) -> bool:
+    def _step(self, wire: ConnectionPool) -> bool:
         """Results and next starts share a commit. False: finished."""
         if connection.vendor == "sqlite":
             time.sleep(SQLITE_TURN)
@@ -284,35 +269,6 @@ class Sender:
             self.room -= 1
         if outcome.phase not in OPENING or self.room <= 0:
             self.channel_trouble = said
-
-
-class _Wire:
-    """Threads that each hold a connection while they send."""
-
-    def __init__(self, size: int) -> None:
-        way_out = transport()
-        self._pool = ThreadPoolExecutor(size, thread_name_prefix="wire")
-        # The last one used is taken first, so that no more are opened than are needed.
-        self._idle: deque[Connection] = deque(way_out.connect() for _ in range(size))
-
-    def __enter__(self) -> _Wire:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True)
-        for held in self._idle:
-            held.close()
-
-    def submit(self, deliver: Deliver, row: Row, attempt: int) -> None:
-        self._pool.submit(self._with_connection, deliver, row, attempt)
-
-    def _with_connection(self, deliver: Deliver, row: Row, attempt: int) -> None:
-        held = self._idle.pop()
-        good = False
-        try:
-            good = deliver(held, row, attempt)
-        finally:
-            (self._idle.append if good else self._idle.appendleft)(held)
 
 
 def _until_written(commit: Callable[[], T]) -> T:
