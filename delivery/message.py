@@ -134,11 +134,6 @@ def envelope_address(recipient: Recipient) -> str:
     return wire_address(recipient.address, f"delivery {recipient.delivery_id}")
 
 
-def needs_smtputf8(recipient: Recipient) -> bool:
-    """Whether the local part is not ASCII: the server must then offer SMTPUTF8 (RFC 6531)."""
-    return not recipient.address.rpartition("@")[0].isascii()
-
-
 def _values(compiled: CompiledMessage, recipient: Recipient) -> dict[str, bytes]:
     url = recipient.unsubscribe_url
     whose = f"delivery {recipient.delivery_id}"

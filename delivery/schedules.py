@@ -76,13 +76,6 @@ def due_now(
                     yield schedule, newsletter, due
 
 
-def next_release(newsletter: Newsletter, now: datetime) -> datetime:
-    """When the next release is due."""
-    today = newsletter.today(now)
-    days = (today + timedelta(days=ahead) for ahead in range(8))
-    return next(due for day in days for due in _release(newsletter, day) if due > now)
-
-
 def _occur(schedule: Schedule, newsletter: Newsletter, due: datetime) -> bool:
     with transaction.atomic():
         row, created = Occurrence.objects.get_or_create(

@@ -98,12 +98,6 @@ def test_a_missed_sweep_is_made_up_for_by_the_next() -> None:
     assert [at.time() for at in found] == [time(12, 0)]
 
 
-def test_the_next_release_is_told_in_its_zone() -> None:
-    weekly = newsletter(zone="Europe/Lisbon")
-    now = datetime(2026, 6, 1, 6, 0, tzinfo=UTC)
-    assert schedules.next_release(weekly, now) == datetime(2026, 6, 8, 6, tzinfo=UTC)
-
-
 # --- the tick
 
 
