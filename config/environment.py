@@ -71,6 +71,8 @@ class Environment(BaseSettings):
     SLACK_WEBHOOK_URL: str = Field(default="", repr=False)
     NOTIFY_EMAIL: Words = ()
     ALLOW_PRIVATE_URLS: Networks = ()
+    DEADMAN_URL: str = Field(default="", repr=False)
+    METRICS_TOKEN: str = Field(default="", repr=False)
     SANDBOX_DIR: str = ""
 
     DELIVERY_CONNECTIONS: Positive = 8
@@ -88,6 +90,8 @@ class Environment(BaseSettings):
     SMTP_TIMEOUT_SECONDS: Seconds = 60
     JOB_TIMEOUT_SECONDS: Positive = 180
     GRACE_SECONDS: Seconds = 75
+    WATCHDOG_SECONDS: Seconds = 60
+    BREAKER_SECONDS: Seconds = 30
 
     PODCAST_POLL_SECONDS: Seconds = 900
     PODCAST_ATTEMPTS: Positive = 16
@@ -135,11 +139,11 @@ class Environment(BaseSettings):
         parse_smtp_url(value)
         return value
 
-    @field_validator("DISCORD_WEBHOOK_URL", "SLACK_WEBHOOK_URL")
+    @field_validator("DISCORD_WEBHOOK_URL", "SLACK_WEBHOOK_URL", "DEADMAN_URL")
     @classmethod
     def _is_webhook(cls, value: str) -> str:
         if value and urlsplit(value).scheme not in ("http", "https"):
-            raise ValueError("takes the https URL of a webhook")
+            raise ValueError("takes an https URL")
         return value
 
     @field_validator("DATABASE_URL")
@@ -194,6 +198,9 @@ def _postgres(url: str) -> dict[str, Any]:
         raise ValueError("is not a PostgreSQL URI (postgres://user:password@host/name)") from None
     if not options.get("dbname"):
         raise ValueError("names no database (postgres://user:password@host/name)")
+    # A server that is gone without a word must not hold a worker, or the watchdog, for the system's hours.
+    for name, value in (("connect_timeout", "10"), ("tcp_user_timeout", "20000")):
+        options.setdefault(name, value)
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": options.pop("dbname"),

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from typing import Any
 
 import structlog
 from structlog.typing import EventDict
 
-ADDRESS = re.compile(r"[^\s@<>()\[\]\"',;:=]+@[^\s@<>()\[\]\"',;:]+")
-SECRET = re.compile(
-    r"\b(gh[pousr]_|github_pat_)\w+|(?<=/webhooks/)\S+|(?<=hooks\.slack\.com/)\S+|(?<=/u/)[\w-]{20,}"
-)
+from delivery.redaction import redact_text
 
 
 def logging_config(style: str, level: str) -> None:
@@ -53,12 +49,9 @@ def logging_config(style: str, level: str) -> None:
 def redact(logger: object, method: str, event: EventDict) -> EventDict:
     """Take addresses, tokens and the paths of webhooks out of every text: a stack trace quotes what it met."""
     return {
-        name: _clean(value) if isinstance(value, str) else value for name, value in event.items()
+        name: redact_text(value) if isinstance(value, str) else value
+        for name, value in event.items()
     }
-
-
-def _clean(text: str) -> str:
-    return SECRET.sub("<secret>", ADDRESS.sub("<address>", text))
 
 
 def _renderer(style: str) -> Any:

@@ -92,6 +92,8 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
 SECURE_HSTS_SECONDS = 31_536_000 if _https else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = False
 SECURE_SSL_REDIRECT = _https
+# A probe asks gunicorn itself, without TLS. /metrics is not among them: its token does not travel in the clear.
+SECURE_REDIRECT_EXEMPT = [r"^(health|ready)$"]
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if ENV.BEHIND_PROXY else None
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
@@ -118,7 +120,6 @@ Q_CLUSTER: dict[str, Any] = {
     "retry": 4 * ENV.JOB_TIMEOUT_SECONDS,
     "ack_failures": True,
     "save_limit": -1,
-    "catch_up": False,
     "ALT_CLUSTERS": {},
 }
 

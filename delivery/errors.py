@@ -1,6 +1,8 @@
-"""The one error type that the edges raise towards the rooms above them."""
+"""The one error type that the edges raise towards the rooms above them, and what is raised in their stead."""
 
 from __future__ import annotations
+
+from datetime import datetime
 
 
 class EdgeError(Exception):
@@ -18,3 +20,26 @@ class EdgeError(Exception):
         self.message = message
         self.permanent = permanent
         self.retry_after = retry_after
+
+
+class BreakerOpen(EdgeError):
+    """The service was not asked: its circuit breaker is open.
+
+    The work waits until ``until`` (aware), and no attempt of it is spent.
+    """
+
+    def __init__(self, name: str, until: datetime, reason: str) -> None:
+        super().__init__(
+            f"{name} does not answer ({reason}): asked again after {until:%H:%M:%S} UTC"
+        )
+        self.name = name
+        self.until = until
+        self.reason = reason
+
+
+class Busy(EdgeError):
+    """Somebody else of ours is at it just now: worth another look in a moment."""
+
+
+class ChannelTrouble(EdgeError):
+    """The mail server takes nothing just now; no recipient's attempt was spent."""

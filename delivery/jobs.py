@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from django.db import transaction
+import structlog
+from django.db import connection, transaction
 
 from newsletter.models import database_now
 
-from . import notifying, recovery, release, schedules, sending, steps
+from . import (
+    alerts,
+    clock,
+    deadman,
+    notifying,
+    pruning,
+    recovery,
+    release,
+    schedules,
+    sending,
+    steps,
+    transactional,
+)
 from .models import Occurrence
 from .models.job import Lane
 from .outcome import Discard, Done, Outcome
 from .queue import job
+
+log = structlog.get_logger(__name__)
 
 
 @job("await_podcast", gave_up=steps.step_gave_up)
@@ -23,12 +38,12 @@ def late_podcast(id: int) -> Outcome:
     return steps.late_podcast(id)
 
 
-@job("update_post")
+@job("update_post", retries=steps.UPDATE)
 def update_post(id: int) -> Outcome:
     return steps.update_post(id)
 
 
-@job("publish", gave_up=steps.step_gave_up)
+@job("publish", retries=steps.PUBLISH, gave_up=steps.step_gave_up)
 def publish(id: int) -> Outcome:
     return steps.publish(id)
 
@@ -38,7 +53,7 @@ def await_live(id: int) -> Outcome:
     return steps.await_live(id)
 
 
-@job("deliver", lane=Lane.BULK, gave_up=steps.step_gave_up)
+@job("deliver", lane=Lane.BULK, retries=sending.DELIVER, gave_up=steps.step_gave_up)
 def deliver(id: int, slot: int) -> Outcome:
     return sending.deliver(id, slot)
 
@@ -53,14 +68,24 @@ def report(id: int) -> Outcome:
     return steps.report(id)
 
 
-@job("remove_post", lane=Lane.CRITICAL)
+@job("remove_post", lane=Lane.CRITICAL, retries=steps.REMOVE)
 def remove_post(id: int) -> Outcome:
     return steps.remove_post(id)
 
 
-@job("notify")
+@job("notify", retries=notifying.NOTIFY)
 def notify(notification_id: int) -> Outcome:
     return notifying.deliver(notification_id)
+
+
+@job("mail", lane=Lane.CRITICAL, retries=transactional.MAIL)
+def mail(mail_id: int) -> Outcome:
+    return transactional.deliver(mail_id)
+
+
+@job("ping_deadman", retries=deadman.PING)
+def ping_deadman(id: int) -> Outcome:
+    return deadman.ping(id)
 
 
 @job("release")
@@ -74,10 +99,15 @@ def release_due(occurrence_id: int) -> Outcome:
     return Done(note)
 
 
+@job("prune", lane=Lane.BULK)  # it can wait, and takes its time
+def prune(occurrence_id: int) -> Outcome:
+    return pruning.prune(occurrence_id)
+
+
 @job("safety_net")
 def safety_net(occurrence_id: int) -> Outcome:
     occurrence = Occurrence.objects.select_related("newsletter").filter(pk=occurrence_id).first()
-    if occurrence is None:
+    if occurrence is None or occurrence.newsletter is None:
         return Discard("the occurrence is gone")
     newsletter, now = occurrence.newsletter, database_now()
     resume = now >= newsletter.safety_net_at(newsletter.today(now))
@@ -85,7 +115,15 @@ def safety_net(occurrence_id: int) -> Outcome:
     return Done("; ".join(did) or "nothing to do")
 
 
+# Recovering comes before the clocks are noted: it asks whether they were set since they were.
+PARTS = (schedules.tick, recovery.recover, clock.note, alerts.check)
+
+
 def tick() -> None:
-    """The minute tick: what django-q2's one schedule calls."""
-    schedules.tick()
-    recovery.recover()
+    """The minute tick, which the watchdog of each host makes. A part that fails does not stop the others."""
+    for part in PARTS:
+        try:
+            part()
+        except Exception:
+            log.exception("tick.failed", part=part.__module__)
+            connection.close_if_unusable_or_obsolete()

@@ -1,4 +1,4 @@
-"""What a job's body returns; the runner in `queue.py` applies it."""
+"""What a job's body returns; the runner in `queue/` applies it. A body that failed raises, and its policy decides."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Done:
-    """The work is done, or there was none. `advance` runs in the transaction of the finish, if the token holds."""
+    """The work is done, or there was none. `advance` runs in the transaction of the finish, if the token holds.
+    `items`: what it moved, such as the mails of a sender's turn."""
 
     note: str = ""
     advance: Advance = _nothing
+    items: int = 0
 
 
 @dataclass(frozen=True)
@@ -27,16 +29,7 @@ class Wait:
     seconds: float
     note: str
     advance: Advance = _nothing
-
-
-@dataclass(frozen=True)
-class Retry:
-    """It failed for now: once more after a backoff with full jitter, and not before `seconds`, where the other side
-    named a time. `endless`: it is never dead by its count, because the work has a wall-clock end of its own."""
-
-    note: str
-    seconds: float | None = None
-    endless: bool = False
+    items: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,4 +39,4 @@ class Discard:
     note: str
 
 
-Outcome = Done | Wait | Retry | Discard
+Outcome = Done | Wait | Discard

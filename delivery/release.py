@@ -12,7 +12,7 @@ from newsletter.models.issue import RUNNING
 from newsletter.models.issue import IssueState as S
 
 from . import notifying, queue, sending
-from .models import Occurrence
+from .models import Job, Occurrence
 from .steps import enqueue_step
 
 
@@ -45,6 +45,18 @@ def start(issue: Issue, *, actor: str, now: bool = False) -> str:
         if _begin(issue, actor):
             return f"The release of {issue.label} has started."
     return f"The release of {issue.label} was started by somebody else just now."
+
+
+def retry(row: Job, *, actor: str) -> str:
+    """A dead job is tried again; its issue, where the death blocked it, goes on. Refused says why not."""
+    with transaction.atomic():
+        row.lock_issue()
+        if not queue.retry_dead(row, actor=actor):
+            raise Refused(f"{row.key} is not dead any more, or is on its way again already.")
+        issue = Issue.objects.filter(pk=row.issue_id or 0).first()
+        if issue:
+            issue.unblock(actor=actor, reason="an operator tries again")
+    return f"{row.key} is tried again."
 
 
 def start_send(issue: Issue, *, actor: str) -> str:
@@ -112,9 +124,11 @@ def remove_post(issue: Issue, *, actor: str) -> None:
 def run_occurrence(occurrence: Occurrence) -> str:
     """The hour has come: start what is due, tell where there is nothing."""
     newsletter = occurrence.newsletter
+    if newsletter is None:
+        return "it belongs to no newsletter"
     day = newsletter.today(occurrence.due_utc)
     if database_now() >= newsletter.too_late_at(day):
-        return "a release has begun" if _began_on(newsletter, day) else _too_late(occurrence, day)
+        return "a release has begun" if _began_on(newsletter, day) else _too_late(newsletter, day)
     started = start_due(newsletter, day, actor="schedule")
     if started is None and not _began_on(newsletter, day):
         notifying.tell(
@@ -211,8 +225,7 @@ def _tell_of_those_that_wait(newsletter: Newsletter, day: date) -> None:
         )
 
 
-def _too_late(occurrence: Occurrence, day: date) -> str:
-    newsletter = occurrence.newsletter
+def _too_late(newsletter: Newsletter, day: date) -> str:
     waiting = [issue.label for issue in _due(newsletter, day)]
     notifying.tell(
         "too_late",

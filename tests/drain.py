@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from django.db import transaction
 
 from delivery import jobs, queue, release
+from delivery.errors import EdgeError
 from delivery.models import EmailDelivery, Job
 from delivery.models.job import JobState
-from delivery.outcome import Done, Wait
+from delivery.outcome import Done, Outcome, Wait
 from delivery.queue.registry import REGISTRY
 from newsletter.models import Issue, Transition, database_now
 from newsletter.models.transition import Subject
@@ -92,12 +94,14 @@ def _next(but: str) -> Job | None:
     return due.order_by("due_at", "id").first()
 
 
-def _run_in_vain(row: Job) -> None:
-    REGISTRY[row.name].body(**row.args)
+def _run_in_vain(row: Job) -> Outcome | None:
+    with suppress(EdgeError):
+        return REGISTRY[row.name].body(**row.args)
+    return None
 
 
 def _run_once_more(row: Job) -> None:
-    outcome = REGISTRY[row.name].body(**row.args)
+    outcome = _run_in_vain(row)
     if isinstance(outcome, Done | Wait):
         with transaction.atomic():
             outcome.advance()

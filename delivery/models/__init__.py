@@ -1,19 +1,31 @@
 """The nouns of delivery: one a file."""
 
+from .alert import Alert
+from .circuit_breaker import CircuitBreaker
 from .compiled_issue import CompiledIssue
 from .email_delivery import EmailDelivery
+from .heartbeat import Heartbeat
 from .job import Job
+from .job_tally import JobTally
+from .lane_pause import LanePause
 from .lease import Lease
 from .notification import Notification
 from .occurrence import Occurrence
 from .rate import Rate
+from .transactional_mail import TransactionalMail
 
 __all__ = [
+    "Alert",
+    "CircuitBreaker",
     "CompiledIssue",
     "EmailDelivery",
+    "Heartbeat",
     "Job",
+    "JobTally",
+    "LanePause",
     "Lease",
     "Notification",
     "Occurrence",
     "Rate",
+    "TransactionalMail",
 ]

@@ -11,7 +11,9 @@ from django.db import models, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
+from delivery import identity
 from newsletter.models import Issue, Transition, database_now, update_returning
+from newsletter.models.gate import queue_for_issue
 from newsletter.models.transition import Subject
 
 MAX_CRASHES = 3
@@ -36,11 +38,15 @@ UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 
 class JobQuerySet(models.QuerySet["Job"]):
     def unfinished(self) -> JobQuerySet:
-        return self.filter(state__in=UNFINISHED)
+        return self.filter(state__in=UNFINISHED, finished_at=None)
 
     def due(self, now: datetime) -> JobQuerySet:
         """`now` is database_now(): SQLite's own CURRENT_TIMESTAMP has milliseconds and compares as text."""
         return self.filter(state=JobState.QUEUED, due_at__lte=now)
+
+    def held(self) -> JobQuerySet:
+        """Under a lease that is not over."""
+        return self.filter(lease_until__gt=Now())
 
     def abandoned(self) -> JobQuerySet:
         """Running under a lease that is over: the worker died or was lost."""
@@ -62,7 +68,11 @@ class Job(models.Model):
     lease_until = models.DateTimeField(null=True)
     again = models.BooleanField(default=False)  # wanted once more while it was running
     runs = models.PositiveIntegerField(default=0)
-    failures = models.PositiveIntegerField(default=0)  # in a row; a wait or a continue forgets them
+    # What went wrong in a row, by exception: {"EdgeError": {"count": 2, "since": "<ISO time>"}}; a success or a
+    # wait forgets it.
+    troubles = models.JSONField(default=dict)
+    error = models.TextField(blank=True)  # the last one, with its place in the code; redacted
+    holder = models.CharField(max_length=110, blank=True)  # work/pid of the last worker, for people
     crashes = models.PositiveSmallIntegerField(default=0)
     note = models.CharField(max_length=500, blank=True)  # the last outcome in words
     created_at = models.DateTimeField(auto_now_add=True)
@@ -90,10 +100,29 @@ class Job(models.Model):
             models.Index(
                 fields=["lease_until"], condition=Q(state="running"), name="job_abandoned"
             ),
+            # A lane's depth and its oldest. With the state: SQLite looks up each row for a bound parameter else.
+            models.Index(
+                fields=["lane", "due_at", "state"], condition=Q(state="queued"), name="job_lane"
+            ),
+            # The dead letters.
+            models.Index(fields=["id"], condition=Q(state="dead"), name="job_dead"),
+            # The prune.
+            models.Index(
+                fields=["finished_at"], condition=Q(finished_at__isnull=False), name="job_ended"
+            ),
+            # The unfinished one of a key. SQLite does not see that `state IN (?, ?)` is the constraint's condition.
+            models.Index(
+                fields=["key"], condition=Q(finished_at__isnull=True), name="job_unfinished"
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.key}: {self.state}"
+
+    @property
+    def failures(self) -> int:
+        """How often it failed in a row, of all exceptions."""
+        return sum(int(trouble["count"]) for trouble in self.troubles.values())
 
     def claim(self) -> bool:
         """queued -> running, for one caller only and not before it is due."""
@@ -103,6 +132,7 @@ class Job(models.Model):
             state=JobState.RUNNING,
             token=(token := secrets.token_hex(16)),
             lease_until=now + timedelta(seconds=settings.LEASE_SECONDS),
+            holder=identity.me(),
             started_at=now,
             runs=F("runs") + 1,
             again=False,
@@ -112,26 +142,38 @@ class Job(models.Model):
         return bool(won) and self.token == token
 
     def renew(self) -> bool:
-        """False: the lease is over; what this run does next may not be applied."""
+        """False: the job was taken back; what this run does next may not be applied.
+
+        A lease that is over is renewed where nobody took the job: a clock that was set ends no living worker's run.
+        """
         until = database_now() + timedelta(seconds=settings.LEASE_SECONDS)
-        return bool(self._mine().filter(lease_until__gt=Now()).update(lease_until=until))
+        return bool(self._mine().update(lease_until=until))
 
     def finish(self, state: str, note: str) -> bool:
         """running -> done, discarded or dead; False where the token no longer holds."""
-        return self._leave(state, note, finished_at=database_now(), failures=self.failures)
+        return self._leave(state, note, finished_at=database_now())
 
-    def requeue(self, due_at: datetime, note: str, *, failures: int) -> bool:
+    def requeue(self, due_at: datetime, note: str) -> bool:
         """running -> queued; False where the token no longer holds."""
-        return self._leave(JobState.QUEUED, note, due_at=due_at, failures=failures, crashes=0)
+        return self._leave(JobState.QUEUED, note, due_at=due_at, crashes=0)
 
     def lock_issue(self) -> None:
         """Before the job's own row, as everybody does who wants a job for an issue: else the two can deadlock."""
-        Issue.objects.select_for_update(no_key=True).filter(pk=self.issue_id or 0).first()
+        if self.issue_id:
+            queue_for_issue(self.issue_id)
+            rows = Issue.objects.select_for_update(no_key=True).filter(pk=self.issue_id)
+            rows.values_list("pk").first()
 
     def _leave(self, state: str, note: str, **values: Any) -> bool:
         with transaction.atomic():
             won = self._mine().update(
-                state=state, note=note[:500], token="", lease_until=None, **values
+                state=state,
+                note=note[:500],
+                token="",
+                lease_until=None,
+                troubles=self.troubles,
+                error=self.error,
+                **values,
             )
             if won and state == JobState.DEAD:
                 self.record(JobState.RUNNING, state, note)
@@ -140,5 +182,5 @@ class Job(models.Model):
     def _mine(self) -> JobQuerySet:
         return Job.objects.filter(pk=self.pk, state=JobState.RUNNING, token=self.token)
 
-    def record(self, old: str, new: str, reason: str) -> None:
-        Transition.objects.record(Subject.JOB, [self.pk], old, new, reason, "jobs")
+    def record(self, old: str, new: str, reason: str, actor: str = "jobs") -> None:
+        Transition.objects.record(Subject.JOB, [self.pk], old, new, reason, actor)

@@ -34,6 +34,7 @@ class Notification(models.Model):
                 condition=Q(state__in=NotificationState.values),
             ),
         ]
+        indexes = [models.Index(fields=["created_at"], name="notification_prune")]
 
     def __str__(self) -> str:
         return f"{self.key} to {self.channel}: {self.state}"

@@ -4,19 +4,29 @@ django-q2 wakes a worker with a job's id and nothing else. The job's row decides
 finish counts only while the claim's token holds. A wake-up may come twice, late, or never.
 """
 
+from .housekeeping import move_wakeups, old_results, stale_wakeups
+from .lanes import pause_lane, paused_lanes, resume_lane
 from .registry import job
-from .rows import discard, enqueue, ensure, recover, retry_dead
-from .runner import backoff, run
-from .wakeups import set_tick
+from .rows import discard, discard_dead, enqueue, ensure, recover, retry_dead
+from .runner import run
+from .wakeups import ask_for_beat, beat, forget
 
 __all__ = [
-    "backoff",
+    "ask_for_beat",
+    "beat",
     "discard",
+    "discard_dead",
     "enqueue",
     "ensure",
+    "forget",
     "job",
+    "move_wakeups",
+    "old_results",
+    "pause_lane",
+    "paused_lanes",
     "recover",
+    "resume_lane",
     "retry_dead",
     "run",
-    "set_tick",
+    "stale_wakeups",
 ]

@@ -13,7 +13,8 @@ from django.db import connections
 from django_q.cluster import Cluster
 from django_q.conf import Conf
 
-from delivery.models.job import Lane
+from .broker import LaneBroker
+from .wakeups import own_key
 
 log = structlog.get_logger(__name__)
 
@@ -22,7 +23,7 @@ def workers_of(lane: str) -> int:
     return int(getattr(settings, f"WORKERS_{lane.upper()}"))
 
 
-def run_cluster(lane: str, stopping: Callable[[], bool]) -> NoReturn:
+def run_cluster(lane: str, work: str, stopping: Callable[[], bool]) -> NoReturn:
     """Run the lane's pool until `stopping`. Called in a fresh fork, with SIGTERM and SIGINT blocked.
 
     django-q2 reads its configuration once at import: Q_CLUSTER_NAME would cost an interpreter for each lane, so its
@@ -30,7 +31,7 @@ def run_cluster(lane: str, stopping: Callable[[], bool]) -> NoReturn:
     """
     code = 1
     try:
-        code = _run(lane, stopping)
+        code = _run(lane, work, stopping)
     except Exception:
         log.exception("work.lane_failed", lane=lane)
     finally:
@@ -38,14 +39,16 @@ def run_cluster(lane: str, stopping: Callable[[], bool]) -> NoReturn:
         os._exit(code)  # the fork's caller is the supervisor's code: it must not go on here
 
 
-def _run(lane: str, stopping: Callable[[], bool]) -> int:
+def _run(lane: str, work: str, stopping: Callable[[], bool]) -> int:
     connections.close_all()
     os.setsid()  # so that the whole pool can be killed as a group
     Conf.CLUSTER_NAME = lane
     Conf.WORKERS = workers_of(lane)
     Conf.QUEUE_LIMIT = Conf.WORKERS
-    Conf.SCHEDULER = lane == Lane.DEFAULT
-    cluster = Cluster()
+    # Never: a row of its table that is old enough, or malformed, keeps the sentinel in a loop, in a transaction that
+    # holds SQLite's one lock. Our schedules are in delivery/schedules.py.
+    Conf.SCHEDULER = False
+    cluster = Cluster(LaneBroker(lane, own_key(work, lane)))
     cluster.start()
     while cluster.sentinel.is_alive():
         if stopping():

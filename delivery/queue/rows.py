@@ -5,16 +5,21 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 
-from delivery.models.job import MAX_CRASHES, Job, JobState
+from delivery.models.job import MAX_CRASHES, Job, JobState, Lane
+from delivery.models.job_tally import Ending
+from delivery.signals import job_died, job_discarded
 from newsletter.models import database_now
 
+from . import tally
+from .lanes import paused_lanes
 from .registry import REGISTRY
-from .wakeups import wake
+from .wakeups import reached, wake
 
 WAKE_AGAIN_AFTER = timedelta(seconds=60)
+BATCH, MOST_BATCHES = 200, 50  # of the forgotten, in a transaction and in a sweep
 
 
 def enqueue(name: str, *, key: str, issue_id: int | None = None, **args: Any) -> bool:
@@ -48,18 +53,30 @@ def ensure(
         return True
 
 
-def retry_dead(row: Job) -> bool:
-    """dead -> queued, by an operator."""
+def retry_dead(row: Job, *, actor: str) -> bool:
+    """dead -> queued, by an operator; its body looks at the state again. False where it is not dead, or another of
+    its key is on its way."""
+    try:
+        with transaction.atomic():
+            now = database_now()
+            won = Job.objects.filter(pk=row.pk, state=JobState.DEAD).update(
+                state=JobState.QUEUED, due_at=now, troubles={}, crashes=0, finished_at=None
+            )
+            if won:
+                row.record(JobState.DEAD, JobState.QUEUED, "tried again by an operator", actor)
+                wake(row, now)
+            return bool(won)
+    except IntegrityError:  # one unfinished job a key
+        return False
+
+
+def discard_dead(row: Job, *, actor: str) -> bool:
+    """dead -> discarded, by an operator; False where it is not dead any more."""
     with transaction.atomic():
-        if Job.objects.filter(key=row.key).unfinished().exists():
-            return False
-        now = database_now()
-        won = Job.objects.filter(pk=row.pk, state=JobState.DEAD).update(
-            state=JobState.QUEUED, due_at=now, failures=0, crashes=0, finished_at=None
-        )
+        won = Job.objects.filter(pk=row.pk, state=JobState.DEAD).update(state=JobState.DISCARDED)
         if won:
-            row.record(JobState.DEAD, JobState.QUEUED, "queued again by an operator")
-            wake(row, now)
+            row.record(JobState.DEAD, JobState.DISCARDED, "discarded by an operator", actor)
+            job_discarded.send(Job, row=row, actor=actor)
         return bool(won)
 
 
@@ -120,23 +137,49 @@ def _take_back(row: Job) -> bool:
     if not won:
         return False
     row.record("running", "queued" if again else "dead", "its worker died or was lost")
-    job_type = REGISTRY.get(row.name)
+    tally.count(row, Ending.CRASHED, (now - (row.started_at or now)).total_seconds(), 0)
     if again:
         wake(row, now)
-    elif job_type and job_type.gave_up:
-        job_type.gave_up(row, f"its worker died {MAX_CRASHES} times")
+    else:
+        tell_death(row, f"its worker died {MAX_CRASHES} times")
     return True
+
+
+def tell_death(row: Job, reason: str) -> None:
+    """In the transaction in which it became dead: told once, by its type or as a dead letter."""
+    job_type = REGISTRY.get(row.name)
+    if job_type and job_type.gave_up:
+        job_type.gave_up(row, reason)
+    else:
+        job_died.send(Job, row=row, reason=reason)
 
 
 def _wake_forgotten() -> int:
     """A wake-up is lost with a killed pusher, a rotated key, a purged table."""
+    paused = paused_lanes()
+    return sum(_wake_forgotten_of(lane) for lane in Lane.values if lane not in paused)
+
+
+def _wake_forgotten_of(lane: str) -> int:
     stale = database_now() - WAKE_AGAIN_AFTER
+    # Behind a backlog a wake-up is late, not lost: a second one would make the backlog longer.
+    before = min(stale, reached(lane, stale))
     forgotten = Job.objects.filter(
-        Q(woken_at=None) | Q(woken_at__lte=stale), state=JobState.QUEUED, due_at__lte=stale
-    )[:1000]
+        Q(woken_at=None) | Q(woken_at__lt=before),
+        state=JobState.QUEUED,
+        due_at__lte=stale,
+        lane=lane,
+    )
     touched = 0
-    for row in forgotten:
+    for _ in range(MOST_BATCHES):
         with transaction.atomic():
-            wake(row, database_now())
-        touched += 1
+            now = database_now()
+            # Locked: of two hosts that sweep at once one wakes it.
+            free = forgotten.select_for_update(skip_locked=True)
+            batch = list(free.order_by("due_at")[:BATCH])
+            for row in batch:
+                wake(row, now)
+        touched += len(batch)
+        if len(batch) < BATCH:
+            break
     return touched

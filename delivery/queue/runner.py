@@ -1,136 +1,129 @@
-"""What django-q2 calls: claim the row, run the body, apply what it returned."""
+"""What django-q2 calls: claim the row, run the body, apply what came of it."""
 
 from __future__ import annotations
 
-import random
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from copy import copy
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, connection, transaction
+from django.db import Error, connection, transaction
 
-from delivery.errors import EdgeError
 from delivery.models.job import Job, JobState
-from delivery.outcome import Discard, Done, Outcome, Retry, Wait
+from delivery.models.job_tally import Ending
+from delivery.outcome import Outcome
+from delivery.patience import until_written
+from delivery.redaction import in_words
 from delivery.stopping import stopping
-from newsletter.models import database_now
 
-from .registry import REGISTRY
-from .rows import ensure
+from . import endings, tally
+from .lanes import is_paused
+from .registry import REGISTRY, JobType
 from .wakeups import wake
 
 log = structlog.get_logger(__name__)
 
-MAX_FAILURES = 8
-BACKOFF_FIRST, BACKOFF_CAP = 5.0, 600.0
+
+class Gone(Exception):
+    """Its name is not registered in this version."""
+
+
+class Mismatch(Exception):
+    """Its arguments do not fit the body in this version."""
 
 
 def run(job_id: int) -> None:
-    """What django-q2 calls: claim the job, run its body, apply what it returns. Safe to call twice."""
+    """What django-q2 calls: claim the job, run its body, apply what it returns or raises. Safe to call twice."""
     row = Job.objects.filter(pk=job_id).first()
-    if row is None:
+    if row is None or row.state != JobState.QUEUED:
         return
     if stopping():
-        if row.state == JobState.QUEUED:
-            wake(row, row.due_at)  # for the next `work`: django-q2 runs all that it has prefetched
+        wake(row, row.due_at)  # for the next `work`: django-q2 runs all that it has prefetched
         return
+    if is_paused(row.lane):
+        return  # resuming the lane wakes it
     if not row.claim():
         return
-    with structlog.contextvars.bound_contextvars(job=row.name, job_id=row.pk, issue=row.issue_id):
+    about = {"job": row.name, "job_id": row.pk, "issue": row.issue_id, "lane": row.lane}
+    with structlog.contextvars.bound_contextvars(**about, attempt=row.runs):
+        began = time.monotonic()
         with _renewed(row):
-            outcome = _perform(row)
-        _apply(row, outcome)
+            came = _perform(row)
+        _apply(row, came, time.monotonic() - began)
 
 
-def _perform(row: Job) -> Outcome:
+def _perform(row: Job) -> Outcome | Exception:
+    try:
+        return _checked(row).body(**row.args)
+    except Exception as error:  # noqa: BLE001 - the policies decide about each
+        return error
+    except SystemExit:  # django-q2's time-out: it ends this worker, and the row counts a crash
+        log.error("job.timed_out")
+        raise
+
+
+def _checked(row: Job) -> JobType:
     job_type = REGISTRY.get(row.name)
     if job_type is None:
-        return Discard(f"there is no job named {row.name} in this version")
-    try:
-        return job_type.body(**row.args)
-    except EdgeError as error:
-        return Retry(error.message, error.retry_after)
-    except Exception as error:  # the row keeps its class; its text may hold an address
-        log.exception("job.failed", failures=row.failures + 1)
-        return Retry(f"{type(error).__name__} in {row.name}")
+        raise Gone(
+            f"this version has no job named {row.name}. Discard it, or run the version that has it"
+        )
+    if wrong := job_type.mismatch(row):
+        raise Mismatch(
+            f"its arguments are of another version ({wrong}). Run that version and try it again, or discard it "
+            "and ask anew for what it was to do"
+        )
+    return job_type
 
 
-def _apply(row: Job, outcome: Outcome) -> None:
+def _apply(row: Job, came: Outcome | Exception, seconds: float) -> None:
     """Outcome, finish and what is to be enqueued next: one transaction, if the token still holds."""
+    if not isinstance(came, Exception):
+        try:
+            _log(_commit(row, came, seconds), came, seconds)
+            return
+        except Exception as error:  # noqa: BLE001
+            # Nothing of it was written, or only the word of it was lost: then the token does not hold any more.
+            # The advance is not repeated with what it has changed in memory: the body runs again.
+            came = error
     try:
-        with transaction.atomic():
-            row.lock_issue()
-            held = _finish(row, outcome)
-    except DatabaseError:
+        failure = came
+        ending = until_written(
+            lambda: _commit(row, failure, seconds), settings.JOB_TIMEOUT_SECONDS / 3
+        )
+    except Exception as error:
         # The row stays `running`; its lease ends, and the sweep queues it again.
-        log.exception("job.finish_failed")
+        log.exception("job.finish_failed", reason=in_words(error))
         return
-    event = "job.finished" if held else "job.lost_its_lease"
-    log.info(event, outcome=type(outcome).__name__.lower(), note=outcome.note)
+    _log(ending, came, seconds)
 
 
-def _finish(row: Job, outcome: Outcome) -> bool:
-    match outcome:
-        case Done(note, advance):
-            held = row.finish(JobState.DONE, note)
-            if held:
-                advance()
-                _run_again(row)
-        case Wait(seconds, note, advance):
-            held = _requeue(row, seconds, note, failures=0)
-            if held:
-                advance()
-        case Retry():
-            held = _fail(row, outcome)
-        case Discard(note):
-            held = row.finish(JobState.DISCARDED, note)
-    return held
+def _commit(row: Job, came: Outcome | Exception, seconds: float) -> Ending | None:
+    row = copy(row)  # it may be tried again
+    with transaction.atomic():
+        row.lock_issue()
+        if isinstance(came, Exception):  # noqa: SIM108 - mypy follows an if
+            ending = endings.fail(row, came)
+        else:
+            ending = endings.finish(row, came)
+        if ending:
+            tally.count(row, ending, seconds, getattr(came, "items", 0))
+        return ending
 
 
-def _fail(row: Job, outcome: Retry) -> bool:
-    failures = row.failures + 1
-    if outcome.endless or failures < MAX_FAILURES:
-        seconds = max(outcome.seconds or 0, backoff(failures))
-        return _requeue(row, seconds, outcome.note, failures=failures)
-    return _bury(row, outcome.note)
-
-
-def _bury(row: Job, note: str) -> bool:
-    if not row.finish(JobState.DEAD, note):
-        return False
-    job_type = REGISTRY.get(row.name)
-    if job_type and job_type.gave_up:
-        job_type.gave_up(row, note)
-    return True
-
-
-def backoff(failures: int) -> float:
-    """Seconds before the next try: exponential with full jitter and a cap."""
-    cap = min(BACKOFF_CAP, BACKOFF_FIRST * 2 ** min(failures, 10))
-    return random.uniform(1, cap)  # noqa: S311
-
-
-def _requeue(row: Job, seconds: float, note: str, *, failures: int) -> bool:
-    due = database_now() + timedelta(seconds=seconds)
-    if not row.requeue(due, note, failures=failures):
-        return False
-    if _wanted_again(row):  # only now: the row is ours, and locked
-        due = database_now()
-        Job.objects.filter(pk=row.pk).update(due_at=due)
-    wake(row, due)
-    return True
-
-
-def _wanted_again(row: Job) -> bool:
-    return bool(Job.objects.filter(pk=row.pk, again=True).update(again=False))
-
-
-def _run_again(row: Job) -> None:
-    if _wanted_again(row):
-        ensure(row.name, key=row.key, issue_id=row.issue_id, **row.args)
+def _log(ending: Ending | None, came: Outcome | Exception, seconds: float) -> None:
+    said: dict[str, object] = {"seconds": round(seconds, 3)}
+    said["note"] = in_words(came) if isinstance(came, Exception) else came.note
+    if ending is None:
+        log.warning("job.lost_its_lease", **said)
+    elif ending == Ending.DEAD:
+        log.error("job.dead", **said, exc_info=came if isinstance(came, Exception) else None)
+    else:
+        level = log.warning if ending in (Ending.RETRIED, Ending.DEGRADED) else log.info
+        level("job.finished", outcome=ending.value, **said)
 
 
 @contextmanager
@@ -152,7 +145,7 @@ def _keep(row: Job, stop: threading.Event) -> None:
             try:
                 if not row.renew():
                     return
-            except DatabaseError:
+            except Error:
                 log.warning("job.renewal_failed")
                 connection.close()
     finally:

@@ -6,10 +6,13 @@ A second run finds that the issue moved on and does nothing.
 from .common import STEP_OF_STATE, block, enqueue_step, step_gave_up
 from .mail import close, freeze, report
 from .podcast import await_podcast, late_podcast
-from .post import await_live, publish, remove_post, update_post
+from .post import PUBLISH, REMOVE, UPDATE, await_live, publish, remove_post, update_post
 
 __all__ = [
+    "PUBLISH",
+    "REMOVE",
     "STEP_OF_STATE",
+    "UPDATE",
     "await_live",
     "await_podcast",
     "block",

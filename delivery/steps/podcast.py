@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from delivery import notifying, podcasts, publishing, queue
-from delivery.errors import EdgeError
+from delivery.errors import BreakerOpen, EdgeError
 from delivery.outcome import Done, Outcome, Wait
 from delivery.podcasts import Answer, Episode, Question
 from newsletter.models import Issue, Podcast, database_now
@@ -31,7 +31,10 @@ def await_podcast(issue: Issue) -> Outcome:
     )
     if podcast.slot:
         return Done("the podcast is there", partial(_to_publishing, issue, "the podcast is there"))
-    answer = _ask(issue)
+    try:
+        answer = _ask(issue)
+    except BreakerOpen as shut:
+        return _unasked(issue, podcast, shut)
     if answer.state == "ready" and answer.episode:
         return _found(issue, podcast, answer.episode)
     return _not_yet(issue, podcast, answer)
@@ -49,14 +52,17 @@ def late_podcast(issue_id: int) -> Outcome:
         return Done("it did not come")
     if issue.state not in (S.SENDING, S.SENT):
         return Wait(settings.PODCAST_POLL_SECONDS, "after the freeze")
-    answer = _ask(issue)
+    try:
+        answer = _ask(issue)
+    except BreakerOpen as shut:
+        return Wait(_until(shut), shut.message)
     if answer.state == "ready" and answer.episode:
         return Done("it came late", partial(_add_late, issue, podcast, answer.episode))
     return Wait(settings.PODCAST_POLL_SECONDS, answer.reason)
 
 
 def _ask(issue: Issue) -> Answer:
-    """What the podcast's side says; a fault there is a `pending` with its reason."""
+    """What the podcast's side says; a fault there is a `pending` with its reason. BreakerOpen: it was not asked."""
     previous = (
         Issue.objects.filter(newsletter=issue.newsletter, audience_frozen_at__isnull=False)
         .exclude(pk=issue.pk)
@@ -71,9 +77,11 @@ def _ask(issue: Issue) -> Answer:
         now=database_now(),
         used_keys=frozenset(used.values_list("key", flat=True)),
     )
-    fetch = partial(publishing.fetch, allow_private=settings.ALLOW_PRIVATE_URLS)
+    fetch = partial(publishing.ask, "podcast")
     try:
         return podcasts.ask(issue.newsletter.podcast_url, question, fetch=fetch)
+    except BreakerOpen:
+        raise
     except EdgeError as error:
         return Answer("pending", error.message, None)
 
@@ -101,6 +109,20 @@ def _not_yet(issue: Issue, podcast: Podcast, answer: Answer) -> Outcome:
         )
     note = partial(_note_attempt, podcast, attempts, answer.reason)
     return Wait(poll, f"asked {_times(attempts)}: {answer.reason}", note)
+
+
+def _unasked(issue: Issue, podcast: Podcast, shut: BreakerOpen) -> Outcome:
+    """Its host is left alone just now: that counts as no question, but the clock's end holds."""
+    left = settings.PODCAST_WAIT_SECONDS - podcast.waited(database_now())
+    if left > 0:
+        return Wait(min(_until(shut), left), shut.message)
+    why, answer = "the podcast did not come", Answer("pending", shut.message, None)
+    missed = partial(_missed, issue, podcast, why, answer, podcast.attempts)
+    return Done(f"{why}: {shut.message}", missed)
+
+
+def _until(shut: BreakerOpen) -> float:
+    return max(1.0, (shut.until - database_now()).total_seconds())
 
 
 def _note_attempt(podcast: Podcast, attempts: int, reason: str) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import partial
 
 from django.conf import settings
 
-from delivery import publishing
-from delivery.errors import EdgeError
-from delivery.outcome import Done, Outcome, Retry, Wait
+from delivery import notifying, publishing
+from delivery.errors import Busy, EdgeError
+from delivery.models import Job
+from delivery.outcome import Done, Outcome, Wait
 from delivery.publishers import Published
+from delivery.retries import HOUR, Backoff, Fixed, On
 from newsletter.models import Issue, database_now
 from newsletter.models.issue import IssueState as S
 
-from .common import ACTOR, block, enqueue_step, find, step
+from .common import ACTOR, enqueue_step, find, step, step_gave_up
 from .mail import freeze
+
+BUSY = On(Busy, Fixed(2), times=1800, within=HOUR)
 
 
 @step(S.PUBLISHING)
@@ -24,10 +29,7 @@ def publish(issue: Issue) -> Outcome:
         return _published_without(issue, "no blog is configured")
     if issue.without_blog:
         return _published_without(issue, "an operator goes on without the blog")
-    try:
-        path, published = publishing.post_path(issue), publishing.publish(issue)
-    except EdgeError as error:
-        return _not_published(issue, error)
+    path, published = publishing.post_path(issue), publishing.publish(issue)
     return Done(f"the post stands at {path}", partial(_published, issue, path, published))
 
 
@@ -43,9 +45,8 @@ def await_live(issue: Issue) -> Outcome:
         return _link(issue, url, "the post is live")
     since = issue.published_at or database_now()
     if (database_now() - since).total_seconds() >= settings.LIVE_WAIT_SECONDS:
-        return _link(
-            issue, publishing.page_url(issue), "the post is not live in time: the mail links here"
-        )
+        late = "the post is not live in time: the mail links here"
+        return _link(issue, publishing.page_url(issue), late, in_stead=url)
     return Wait(settings.LIVE_POLL_SECONDS, "the post is not live yet")
 
 
@@ -62,12 +63,7 @@ def update_post(issue_id: int) -> Outcome:
     issue = Issue.objects.select_related("newsletter", "podcast").filter(pk=issue_id).first()
     if issue is None or not issue.post_sha or issue.state == S.CANCELLED:
         return Done("there is no post to update")
-    try:
-        published = publishing.publish(issue)
-    except EdgeError as error:
-        if error.permanent:
-            return Done(error.message, partial(issue.note, error.message, actor=ACTOR))
-        return Retry(error.message, error.retry_after)
+    published = publishing.publish(issue)
     return Done("the post has the podcast", partial(_note_update, issue, published.sha))
 
 
@@ -76,12 +72,7 @@ def remove_post(issue_id: int) -> Outcome:
     issue = find(issue_id)
     if issue is None or issue.state != S.CANCELLED or not issue.post_sha:
         return Done("there is no post to remove")
-    try:
-        removed = publishing.remove(issue)
-    except EdgeError as error:
-        if error.permanent:
-            return Done(error.message, partial(issue.note, error.message, actor=ACTOR))
-        return Retry(error.message, error.retry_after)
+    removed = publishing.remove(issue)
     return Done("removed", partial(_removed, issue, removed))
 
 
@@ -101,23 +92,52 @@ def _to_published(issue: Issue, reason: str) -> None:
         enqueue_step(issue)
 
 
-def _not_published(issue: Issue, error: EdgeError) -> Outcome:
-    since = issue.publishing_since or database_now()
-    down = (database_now() - since).total_seconds() >= settings.PUBLISH_WAIT_SECONDS
-    if error.permanent or down:
-        reason = error.message if error.permanent else f"given up after waiting: {error.message}"
-        return Done(reason, partial(block, issue, reason))
-    return Retry(error.message, error.retry_after, endless=True)
+def publishing_since(row: Job) -> datetime | None:
+    """When the issue came to its post: a pause does not stop that clock."""
+    issue = find(row.issue_id or 0)
+    return issue.publishing_since if issue else None
 
 
-def _link(issue: Issue, url: str, reason: str) -> Outcome:
+def not_updated(row: Job, reason: str) -> None:
+    """The post stays without the podcast that came late."""
+    _tell_of_the_post(row, "post_not_updated", "keeps its post as it was", reason, "warning")
+
+
+def not_removed(row: Job, reason: str) -> None:
+    """The cancelled issue's post still stands."""
+    _tell_of_the_post(row, "post_not_removed", "still has its post", reason, "error")
+
+
+def _tell_of_the_post(row: Job, event: str, what: str, reason: str, level: notifying.Level) -> None:
+    issue = find(row.issue_id or 0)
+    if issue is None:
+        return
+    issue.note(reason, actor=ACTOR)
+    notifying.tell(
+        event, f"“{issue.title}” {what}", reason, level=level, issue=issue, once=str(row.pk)
+    )
+
+
+def _link(issue: Issue, url: str, reason: str, in_stead: str = "") -> Outcome:
     def advance() -> None:
         filled = Issue.objects.filter(pk=issue.pk, state=S.PUBLISHED, web_url="")
         if filled.update(web_url=url):
             issue.note(reason, actor=ACTOR)
+            if in_stead:
+                _tell_of_the_link(issue, in_stead)
         enqueue_step(issue)
 
     return Done(reason, advance)
+
+
+def _tell_of_the_link(issue: Issue, post_url: str) -> None:
+    notifying.tell(
+        "post_not_live",
+        f"“{issue.title}” goes out before its post is live",
+        f"{post_url} did not answer in time: the mail links to the issue's own page.",
+        level="warning",
+        issue=issue,
+    )
 
 
 def _note_update(issue: Issue, sha: str) -> None:
@@ -128,3 +148,19 @@ def _note_update(issue: Issue, sha: str) -> None:
 def _removed(issue: Issue, removed: bool) -> None:
     Issue.objects.filter(pk=issue.pk).update(post_sha="")
     issue.note("the post was removed" if removed else "the post was gone already", actor=ACTOR)
+
+
+# How the jobs of this step meet trouble: GitHub that is down is waited for; what it refuses is a person's to mend.
+PUBLISH = (
+    On(Busy, Fixed(2), times=3600, within=2 * HOUR, then=step_gave_up),
+    On(
+        EdgeError,
+        Backoff(),
+        times=1000,
+        within=lambda: settings.PUBLISH_WAIT_SECONDS,
+        then=step_gave_up,
+        since=publishing_since,
+    ),
+)
+UPDATE = (BUSY, On(EdgeError, Backoff(), times=200, within=6 * HOUR, then=not_updated))
+REMOVE = (BUSY, On(EdgeError, Backoff(), times=200, within=6 * HOUR, then=not_removed))

@@ -13,6 +13,7 @@ from newsletter import rendering
 from newsletter.signals import issue_edited
 
 from .clock import database_now
+from .gate import queue_for_issue
 from .newsletter import ONE_LINE, Newsletter
 from .transition import Subject, Transition
 
@@ -179,6 +180,7 @@ class Issue(models.Model):
     def approve(self, *, actor: str) -> None:
         """draft -> approved, with a snapshot. Refused names everything that forbids it."""
         with transaction.atomic():
+            queue_for_issue(self.pk)
             fresh = Issue.objects.select_for_update().get(pk=self.pk)
             if fresh.state != S.DRAFT:
                 raise Refused(f"{fresh.label} is {fresh.state}, not a draft: nothing to approve.")
@@ -199,6 +201,7 @@ class Issue(models.Model):
     def edit(self, *, actor: str, **content: Any) -> None:
         """Change the content. Until the freeze this revokes the approval; after it, Refused."""
         with transaction.atomic():
+            queue_for_issue(self.pk)
             fresh = Issue.objects.select_for_update().get(pk=self.pk)
             changed = {k: v for k, v in content.items() if getattr(fresh, k) != v}
             if changed:
@@ -225,6 +228,7 @@ class Issue(models.Model):
         """Hold the run where it stands; what is on the wire finishes. Clocks go on."""
         # FOR UPDATE against the FOR SHARE of the senders: after our commit only rows already `sending` go out.
         with transaction.atomic():
+            queue_for_issue(self.pk)
             Issue.objects.select_for_update().filter(pk=self.pk).first()
             return self._note(
                 "paused",
@@ -256,6 +260,7 @@ class Issue(models.Model):
     def cancel(self, *, actor: str, reason: str = "") -> bool:
         """-> cancelled. The rows of the ledger follow in the same transaction: `release.cancel`."""
         with transaction.atomic():
+            queue_for_issue(self.pk)
             fresh = Issue.objects.select_for_update().get(pk=self.pk)
             if fresh.state == S.CANCELLED:
                 return False

@@ -53,8 +53,12 @@ class Transition(models.Model):
     objects = TransitionQuerySet.as_manager()
 
     class Meta:
-        # The history of one subject, in order (an issue's page).
-        indexes = [models.Index(fields=["subject", "subject_id", "id"], name="transition_subject")]
+        indexes = [
+            # The history of one subject, in order (an issue's page).
+            models.Index(fields=["subject", "subject_id", "id"], name="transition_subject"),
+            # The prune.
+            models.Index(fields=["subject", "at"], name="transition_age"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.old} -> {self.new}: {self.reason}"

@@ -13,18 +13,20 @@ from django_q.models import OrmQ
 
 from delivery import queue
 from delivery.errors import EdgeError
-from delivery.models import Job
+from delivery.models import Job, JobTally
 from delivery.models.job import MAX_CRASHES, JobState, Lane
-from delivery.outcome import Discard, Done, Outcome, Retry, Wait
-from delivery.queue import runner
+from delivery.outcome import Discard, Done, Outcome, Wait
 from delivery.queue.registry import REGISTRY, JobType
-from newsletter.models import Issue, Transition, database_now
-from newsletter.models.transition import Subject
+from delivery.queue.wakeups import wake
+from delivery.retries import Backoff, On
+from newsletter.models import Issue, Newsletter, Transition, database_now
 from tests import cast
 from tests.drain import drain
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)
+TROUBLES = {"EdgeError": {"count": 5, "since": "2026-11-22T00:00:00+00:00"}}
+BUSY = On(EdgeError, Backoff(first=10, cap=600), times=8, within=86_400)
 
 
 class Errand:
@@ -40,6 +42,14 @@ class Errand:
         self.runs += 1
         return self.outcome()
 
+    def fails(self, error: Exception) -> None:
+        """From now on its body raises this."""
+
+        def body() -> Outcome:
+            raise error
+
+        self.outcome = body
+
     def advance(self) -> None:
         self.advanced += 1
 
@@ -51,7 +61,7 @@ class Errand:
 @pytest.fixture
 def errand() -> Iterator[Errand]:
     made = Errand()
-    REGISTRY["errand"] = JobType(made.body, Lane.DEFAULT, made.give_up)
+    REGISTRY["errand"] = JobType(made.body, Lane.DEFAULT, (BUSY,), made.give_up)
     yield made
     REGISTRY.pop("errand", None)
 
@@ -321,8 +331,21 @@ def test_a_lease_is_renewed_while_it_holds(errand: Errand) -> None:
     assert row.lease_until and row.lease_until > database_now() + timedelta(seconds=20)
 
 
-def test_a_lease_that_is_over_cannot_be_renewed(errand: Errand) -> None:
-    assert not abandoned(want()).renew()
+def test_a_lease_that_is_over_is_renewed_where_nobody_took_the_job(errand: Errand) -> None:
+    """The clock was put ahead: its worker lives."""
+    assert abandoned(want()).renew()
+    assert queue.recover() == 0
+
+
+def test_the_lease_of_a_job_that_was_taken_back_cannot_be_renewed(errand: Errand) -> None:
+    row = abandoned(want())
+    queue.recover()
+    assert not row.renew()
+
+
+def test_wanting_a_job_does_not_read_the_finished_ones(errand: Errand) -> None:
+    rows = Job.objects.filter(key="errand:1").unfinished()
+    assert "job_unfinished" in rows.explain() or connection.vendor == "postgresql"
 
 
 # --- outcomes
@@ -349,46 +372,16 @@ def test_discard_ends_it_in_peace(errand: Errand) -> None:
     assert (row.state, row.note, errand.gave_up) == (JobState.DISCARDED, "the issue is gone", [])
 
 
-def test_a_retry_waits_for_a_backoff(errand: Errand) -> None:
-    errand.outcome = lambda: Retry("it was busy")
-    row = run(want())
-    assert (row.state, row.failures, row.note) == (JobState.QUEUED, 1, "it was busy")
-    assert row.due_at > database_now()
-
-
-def test_a_retry_is_not_before_the_time_that_the_other_side_named(errand: Errand) -> None:
-    errand.outcome = lambda: Retry("it is limited", 5000)
-    assert run(want()).due_at > database_now() + timedelta(seconds=4900)
-
-
-def test_an_edge_that_fails_is_a_retry(errand: Errand) -> None:
-    def body() -> Outcome:
-        raise EdgeError("the server is away", retry_after=5000)
-
-    errand.outcome = body
-    row = run(want())
-    assert (row.state, row.note) == (JobState.QUEUED, "the server is away")
-    assert row.due_at > database_now() + timedelta(seconds=4900)
-
-
-def test_an_exception_is_a_retry_that_keeps_its_class_and_not_its_text(errand: Errand) -> None:
-    def body() -> Outcome:
-        raise ValueError("bob@example.org")
-
-    errand.outcome = body
-    row = run(want())
-    assert (row.state, row.note) == (JobState.QUEUED, "ValueError in errand")
-
-
-def test_too_many_failures_in_a_row_kill_it_and_say_so_in_the_same_transaction(
+def test_a_body_that_runs_on_arguments_of_another_version_is_dead_and_says_which(
     errand: Errand,
 ) -> None:
-    errand.outcome = lambda: Retry("it was busy")
-    row = want()
-    Job.objects.update(failures=runner.MAX_FAILURES - 1)
-    assert run(row).state == JobState.DEAD
-    assert errand.gave_up == ["it was busy"]
-    assert Transition.objects.of(Subject.JOB, row.pk).get().new == "dead"
+    def body(id: int) -> Outcome:
+        return Done()
+
+    REGISTRY["errand"] = JobType(body, Lane.DEFAULT)
+    row = run(want(number=7))
+    assert row.state == JobState.DEAD
+    assert "its arguments are of another version" in row.note and "'id'" in row.note
 
 
 def test_where_giving_up_fails_the_job_is_not_dead(errand: Errand) -> None:
@@ -396,35 +389,40 @@ def test_where_giving_up_fails_the_job_is_not_dead(errand: Errand) -> None:
         cast.newsletter()
         cast.newsletter()  # the same slug again: the database refuses it
 
-    REGISTRY["errand"] = JobType(errand.body, Lane.DEFAULT, give_up)
-    errand.outcome = lambda: Retry("it was busy")
-    row = want()
-    Job.objects.update(failures=runner.MAX_FAILURES - 1)
-    assert run(row).state == JobState.RUNNING
+    REGISTRY["errand"] = JobType(errand.body, Lane.DEFAULT, (), give_up)
+    errand.fails(ValueError("a bug"))
+    assert run(want()).state == JobState.RUNNING
     assert not Transition.objects.exists()
 
 
-def test_a_wait_forgets_the_failures(errand: Errand) -> None:
+def test_what_is_wanted_meanwhile_is_not_lost_with_a_discard(errand: Errand) -> None:
+    def body() -> Outcome:
+        if errand.runs == 1:
+            queue.enqueue("errand", key="errand:1")
+            return Discard("gone")
+        return Done()
+
+    errand.outcome = body
+    want()
+    assert drain() == ["errand", "errand"]
+
+
+@pytest.mark.parametrize("text", ["a nul \0 in it", "a lone \ud800 surrogate"])
+def test_an_error_that_no_database_takes_as_it_is_does_not_hide_itself(
+    errand: Errand, text: str
+) -> None:
+    errand.fails(ValueError(text))
+    row = run(want())
+    assert row.state == JobState.DEAD
+    assert "ValueError: a " in row.note and "in test_queue" not in row.note
+
+
+def test_a_wait_forgets_the_troubles(errand: Errand) -> None:
     errand.outcome = lambda: Wait(1, "goes on")
     row = want()
-    Job.objects.update(failures=5, crashes=2)
+    Job.objects.update(troubles=TROUBLES, crashes=2)
     row = run(row)
     assert (row.failures, row.crashes) == (0, 0)
-
-
-def test_an_endless_retry_never_dies_by_its_count(errand: Errand) -> None:
-    errand.outcome = lambda: Retry("down", endless=True)
-    row = want()
-    Job.objects.update(failures=500)
-    row = run(row)
-    assert (row.state, row.failures) == (JobState.QUEUED, 501)
-    assert row.due_at <= database_now() + timedelta(seconds=runner.BACKOFF_CAP)
-
-
-def test_a_backoff_grows_has_full_jitter_and_a_cap() -> None:
-    first, last = ([queue.backoff(n) for _ in range(300)] for n in (1, 30))
-    assert min(first) >= 1 and max(first) <= 10
-    assert min(last) < 120 < 480 < max(last) <= runner.BACKOFF_CAP
 
 
 def test_a_job_whose_token_was_lost_applies_nothing(errand: Errand) -> None:
@@ -437,46 +435,40 @@ def test_a_job_whose_token_was_lost_applies_nothing(errand: Errand) -> None:
     assert (row.state, errand.advanced) == (JobState.RUNNING, 0)
 
 
-@pytest.mark.parametrize("outcome", [Wait(1, ""), Retry(""), Discard("")])
-def test_a_job_whose_token_was_lost_is_left_as_it_is(errand: Errand, outcome: Outcome) -> None:
+@pytest.mark.parametrize("came", [Wait(1, ""), EdgeError("busy"), ValueError(), Discard("")])
+def test_a_job_whose_token_was_lost_is_left_as_it_is(
+    errand: Errand, came: Outcome | Exception
+) -> None:
     def body() -> Outcome:
         Job.objects.update(token="another's")
-        return outcome
+        if isinstance(came, Exception):
+            raise came
+        return came
 
     errand.outcome = body
     assert run(want()).token == "another's"
 
 
-def test_an_advance_that_the_database_refuses_takes_the_finish_back(errand: Errand) -> None:
+def test_an_advance_that_fails_takes_the_finish_back_and_is_an_error_nobody_declared(
+    errand: Errand,
+) -> None:
     def advance() -> None:
         cast.newsletter()
         cast.newsletter()
 
     errand.outcome = lambda: Done("well", advance)
     row = run(want())
-    assert row.state == JobState.RUNNING
+    assert row.state == JobState.DEAD
+    assert row.note.startswith("an error that nobody declared: IntegrityError")
+    assert not Newsletter.objects.exists()
 
 
-def test_an_advance_that_raises_is_not_lost(errand: Errand) -> None:
-    """Whatever it raises: the finish is taken back with it, and the row is found by the sweep."""
-
-    def advance() -> None:
-        raise ValueError("a bug")
-
-    errand.outcome = lambda: Done("well", advance)
-    row = want()
-    with pytest.raises(ValueError, match="a bug"):
-        queue.run(row.pk)
-    row.refresh_from_db()
-    assert row.state == JobState.RUNNING
-
-
-def test_a_name_that_this_version_does_not_know_is_discarded(errand: Errand) -> None:
+def test_a_name_that_this_version_does_not_know_is_dead_and_says_what_to_do(errand: Errand) -> None:
     row = want()
     del REGISTRY["errand"]
     row = run(row)
-    assert row.state == JobState.DISCARDED
-    assert "no job named errand" in row.note
+    assert row.state == JobState.DEAD
+    assert "no job named errand" in row.note and "Discard it" in row.note
 
 
 # --- what a crash leaves
@@ -487,6 +479,7 @@ def test_a_running_job_whose_lease_is_over_is_queued_again(errand: Errand) -> No
     assert queue.recover() == 1
     row.refresh_from_db()
     assert (row.state, row.crashes, row.token) == (JobState.QUEUED, 1, "")
+    assert JobTally.objects.get().ending == "crashed"
     assert drain() == ["errand"]
 
 
@@ -551,6 +544,30 @@ def test_a_job_that_is_not_due_is_not_woken(errand: Errand) -> None:
     assert queue.recover() == 0
 
 
+def test_a_job_that_waits_in_its_lanes_line_is_not_woken_again(errand: Errand) -> None:
+    """Under a backlog each sweep would make it longer: 1,000 late jobs once had 6,000 wake-ups."""
+    then = database_now() - timedelta(minutes=5)
+    for number in range(3):
+        want(f"errand:{number}")
+    Job.objects.update(due_at=then, woken_at=then)
+    OrmQ.objects.update(lock=then)
+    assert queue.recover() == 0
+    assert OrmQ.objects.count() == 3
+
+
+def test_a_job_that_was_passed_in_the_line_is_woken_again(errand: Errand) -> None:
+    """Its wake-up was taken by a worker that died before the claim; those behind it still wait."""
+    then = database_now() - timedelta(minutes=5)
+    lost, waits = want("errand:1"), want("errand:2")
+    Job.objects.update(due_at=then)
+    Job.objects.filter(pk=lost.pk).update(woken_at=then - timedelta(seconds=1))
+    Job.objects.filter(pk=waits.pk).update(woken_at=then)
+    OrmQ.objects.all().delete()
+    wake(waits, then)
+    assert queue.recover() == 1
+    assert OrmQ.objects.latest("id").task["args"] == (lost.pk,)
+
+
 def test_many_crashed_jobs_are_found_in_one_sweep(errand: Errand) -> None:
     for number in range(30):
         abandoned(want(f"errand:{number}"))
@@ -561,15 +578,13 @@ def test_many_crashed_jobs_are_found_in_one_sweep(errand: Errand) -> None:
 
 
 def dead(errand: Errand) -> Job:
-    errand.outcome = lambda: Retry("it was busy")
-    row = want()
-    Job.objects.update(failures=runner.MAX_FAILURES - 1)
-    return run(row)
+    errand.fails(ValueError("a bug"))
+    return run(want())
 
 
 def test_an_operator_queues_a_dead_job_again(errand: Errand) -> None:
     row = dead(errand)
-    assert queue.retry_dead(row)
+    assert queue.retry_dead(row, actor="ana")
     row.refresh_from_db()
     assert (row.state, row.failures, row.crashes) == (JobState.QUEUED, 0, 0)
     errand.outcome = Done
@@ -579,11 +594,16 @@ def test_an_operator_queues_a_dead_job_again(errand: Errand) -> None:
 def test_a_dead_job_is_not_queued_beside_its_successor(errand: Errand) -> None:
     row = dead(errand)
     want()
-    assert not queue.retry_dead(row)
+    assert not queue.retry_dead(row, actor="ana")
+
+
+def test_of_two_dead_ones_of_a_key_one_is_queued_again(errand: Errand) -> None:
+    rows = [dead(errand), dead(errand)]
+    assert [queue.retry_dead(row, actor="ana") for row in rows] == [True, False]
 
 
 def test_a_job_that_is_not_dead_cannot_be_queued_again(errand: Errand) -> None:
-    assert not queue.retry_dead(run(want()))
+    assert not queue.retry_dead(run(want()), actor="ana")
 
 
 def test_an_issues_waiting_jobs_are_discarded_but_its_notices(errand: Errand) -> None:
@@ -594,15 +614,6 @@ def test_an_issues_waiting_jobs_are_discarded_but_its_notices(errand: Errand) ->
     queue.discard(issue.pk, "the issue was edited")
     states = dict(Job.objects.values_list("key", "state"))
     assert states == {"errand:1": "discarded", "errand:2": "running", "notify:1": "queued"}
-
-
-def test_the_tick_is_one_schedule_however_often_work_starts() -> None:
-    from django_q.models import Schedule
-
-    for _ in range(3):
-        queue.set_tick("delivery.jobs.tick")
-    tick = Schedule.objects.get()
-    assert (tick.func, tick.minutes, tick.cluster) == ("delivery.jobs.tick", 1, Lane.DEFAULT)
 
 
 def test_times_are_the_databases(errand: Errand) -> None:

@@ -177,7 +177,11 @@ def test_a_postgres_uri_is_read_as_libpq_reads_it() -> None:
     )
     assert (found["NAME"], found["USER"], found["PASSWORD"]) == ("carteiro", "ana", "ge@heim")
     assert (found["HOST"], found["PORT"]) == ("db.example.org", "5433")
-    assert found["OPTIONS"] == {"sslmode": "require"}
+    assert found["OPTIONS"] == {
+        "sslmode": "require",
+        "connect_timeout": "10",
+        "tcp_user_timeout": "20000",
+    }
     assert (found["CONN_MAX_AGE"], found["CONN_HEALTH_CHECKS"]) == (None, True)
 
 

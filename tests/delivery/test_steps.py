@@ -415,7 +415,7 @@ def test_a_blog_that_is_down_for_two_hours_blocks_it(gh: GitHubStandIn) -> None:
     Issue.objects.update(publishing_since=database_now() - timedelta(hours=2))
     hurry("publish")
     drain()
-    assert "given up after waiting" in reload(issue).blocked_reason
+    assert "given up after 2 tries" in reload(issue).blocked_reason
 
 
 def test_a_retry_after_a_block_has_the_whole_time_again(gh: GitHubStandIn) -> None:
