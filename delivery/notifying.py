@@ -11,18 +11,19 @@ from typing import Literal
 
 import structlog
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, transaction
 
 from newsletter.models import Issue, Newsletter
 
-from . import http, queue
-from .channel import transport
-from .errors import EdgeError
-from .models import Notification
+from . import breakers, http, queue
+from .channel import CHANNEL, transport
+from .errors import BreakerOpen, EdgeError
+from .models import Job, Notification
 from .models.notification import NotificationState
 from .notifiers import Notice, discord, slack
 from .notifiers import email as by_email
 from .outcome import Discard, Done, Outcome
+from .retries import HOUR, Fixed, On
 from .transports import Envelope
 from .transports.outcomes import Verdict
 
@@ -31,6 +32,8 @@ log = structlog.get_logger(__name__)
 Level = Literal["info", "warning", "error"]
 SEVERITY = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 LOG = "log"  # the channel that is always there: the log's line, and the issue's page
+SILENT = (Verdict.RETRY_CHANNEL, Verdict.UNKNOWN)  # the mail server is down, or said no word
+WEBHOOK = http.Limits(total_seconds=5.0, max_bytes=1_000_000)  # they answer with a word
 
 
 def tell(
@@ -41,8 +44,12 @@ def tell(
     issue: Issue | None = None,
     newsletter: Newsletter | None = None,
     once: str = "",
+    but: str = "",
 ) -> None:
-    """Queue a notice for each channel, in the transaction of what it tells. The same `once` is told only once."""
+    """Queue a notice for each channel, in the transaction of what it tells. The same `once` is told only once.
+
+    `but` is a breaker: the channels behind it are left out.
+    """
     about = f"issue:{issue.pk}" if issue else f"newsletter:{newsletter.pk}" if newsletter else "all"
     key = f"{event}:{about}:{once}" if once else f"{event}:{about}"
     notice = {
@@ -55,7 +62,8 @@ def tell(
     }
     with transaction.atomic():
         for name in (LOG, *channels()):
-            _queue(key[:150], name, notice, issue)
+            if breaker_of(name) != but:
+                _queue(key[:150], name, notice, issue)
 
 
 def channels() -> list[str]:
@@ -71,16 +79,26 @@ def channels() -> list[str]:
     return found + [f"email:{number}" for number in range(len(settings.NOTIFY_EMAIL))]
 
 
+def breaker_of(channel: str) -> str:
+    """The breaker that a channel is behind: mailed notices share the readers' mail server."""
+    return CHANNEL if channel.startswith("email:") else channel
+
+
 def deliver(notification_id: int) -> Outcome:
-    """Tell one notice: marked before the first byte, and never tried again after it."""
-    marked = Notification.objects.filter(
-        pk=notification_id, state=NotificationState.PENDING
-    ).update(state=NotificationState.SENDING)
-    if not marked:
+    """Tell one notice: marked before the first byte, and never tried again after it.
+
+    Raises BreakerOpen, before the mark, where its channel does not answer just now.
+    """
+    row = Notification.objects.filter(pk=notification_id, state=NotificationState.PENDING).first()
+    if row is None:
         return Discard("told already, or given up")
-    row = Notification.objects.get(pk=notification_id)
     try:
-        _send(row)
+        with breakers.guard(breaker_of(row.channel)):
+            if not _mark(row):
+                return Discard("told by another worker")
+            _send(row)
+    except (BreakerOpen, DatabaseError):
+        raise
     except EdgeError as error:
         return Done(error.message, partial(_settle, row, NotificationState.FAILED, error.message))
     except Exception as error:
@@ -88,6 +106,14 @@ def deliver(notification_id: int) -> Outcome:
         note = f"a fault of ours: {type(error).__name__}"
         return Done(note, partial(_settle, row, NotificationState.FAILED, note))
     return Done("told", partial(_settle, row, NotificationState.SENT, ""))
+
+
+def give_up(job: Job, reason: str) -> None:
+    """Its channel did not answer in time: the notice stands in the log and on the pages, and nobody else is told."""
+    rows = Notification.objects.filter(
+        pk=job.args["notification_id"], state=NotificationState.PENDING
+    )
+    rows.update(state=NotificationState.FAILED, note=reason[:500])
 
 
 def _queue(key: str, name: str, notice: Mapping[str, object], issue: Issue | None) -> None:
@@ -106,6 +132,12 @@ def _queue(key: str, name: str, notice: Mapping[str, object], issue: Issue | Non
         )
 
 
+def _mark(row: Notification) -> bool:
+    """pending -> sending, for one caller only."""
+    pending = Notification.objects.filter(pk=row.pk, state=NotificationState.PENDING)
+    return bool(pending.update(state=NotificationState.SENDING))
+
+
 def _settle(row: Notification, state: str, note: str) -> None:
     Notification.objects.filter(pk=row.pk).update(state=state, note=note[:500])
 
@@ -113,7 +145,7 @@ def _settle(row: Notification, state: str, note: str) -> None:
 def _send(row: Notification) -> None:
     data = row.notice
     notice = Notice(data["event"], data["level"], data["title"], tuple(data["lines"]), data["url"])
-    fetch = partial(http.fetch, allow_private=settings.ALLOW_PRIVATE_URLS)
+    fetch = partial(http.fetch, allow_private=settings.ALLOW_PRIVATE_URLS, limits=WEBHOOK)
     if row.channel == "discord":
         discord.notify(settings.DISCORD_WEBHOOK_URL, notice, fetch=fetch)
     elif row.channel == "slack":
@@ -140,10 +172,17 @@ def _mail(name: str, notice: Notice, sender: str) -> None:
     finally:
         connection.close()
     if outcome.verdict is not Verdict.SENT:
-        raise EdgeError(f"the notice was not accepted: {outcome.reason} {outcome.reply}".strip())
+        raise EdgeError(
+            f"the notice was not accepted: {outcome.reason} {outcome.reply}".strip(),
+            permanent=outcome.verdict not in SILENT,  # it answered: our mail, or this recipient
+        )
 
 
 def _admin_url(issue: Issue | None) -> str:
     if issue is None:
         return f"{settings.PUBLIC_URL}/admin/"
     return f"{settings.PUBLIC_URL}/admin/newsletter/issue/{issue.pk}/change/"
+
+
+# The one thing that it waits for is its channel's breaker.
+NOTIFY = (On(BreakerOpen, Fixed(60), times=1, within=24 * HOUR, then=give_up),)

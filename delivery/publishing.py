@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 
@@ -12,8 +15,9 @@ from newsletter.models.newsletter import PublisherKind
 from newsletter.patterns import expand
 from newsletter.rendering import Slots, render_post
 
-from . import http
-from .errors import EdgeError
+from . import breakers, http
+from .errors import Busy, EdgeError
+from .http import Page
 from .models import Lease
 from .publishers import EditedByPerson, Post, Published, Publisher, blob_sha
 from .publishers.folder import FolderPublisher
@@ -60,22 +64,34 @@ def publish(issue: Issue) -> Published:
     text = render_post(document, Slots(podcast.slot if podcast else None, ""))
     post = Post(post_path(issue), text.encode(), f"Publish {document.title}")
     tried = [*issue.post_tried[1 - TRIED :], [post.path, blob_sha(post.data)]]
-    Issue.objects.filter(pk=issue.pk).update(post_tried=tried)
-    with _turn(issue.newsletter):
+    with _turn(issue.newsletter), _breaker(issue.newsletter):
+        Issue.objects.filter(pk=issue.pk).update(post_tried=tried)
         return _write(publisher(issue.newsletter), post, issue)
 
 
 def remove(issue: Issue) -> bool:
     """Take our post away; False where it is gone already."""
-    with _turn(issue.newsletter):
+    with _turn(issue.newsletter), _breaker(issue.newsletter):
         return publisher(issue.newsletter).remove(
             issue.post_path, ours=issue.post_sha, message=f"Remove {issue.title}"
         )
 
 
 def is_live(url: str) -> bool:
-    """True where the post answers 200."""
-    return fetch(url, allow_private=settings.ALLOW_PRIVATE_URLS).status == 200
+    """True where the post answers 200. Raises EdgeError where the blog does not answer, or is left alone."""
+    return ask("blog", url).status == 200
+
+
+def ask(service: str, url: str, **options: Any) -> Page:
+    """Fetch under the breaker of the service at the URL's host; `options` as `http.fetch` takes them.
+
+    A host that is busy or broken (429, 5xx) has failed; any other status is an answer, and returned.
+    """
+    with breakers.guard(f"{service}:{_host(url)}"):
+        page = fetch(url, allow_private=settings.ALLOW_PRIVATE_URLS, **options)
+        if page.status == 429 or page.status >= 500:
+            http.expect_success(page, f"The {service}'s URL")
+    return page
 
 
 def _write(where: Publisher, post: Post, issue: Issue) -> Published:
@@ -98,11 +114,24 @@ class _turn:
     def __enter__(self) -> None:
         lease = Lease.acquire(self._name)
         if lease is None:
-            raise EdgeError("another post is being written there just now", retry_after=2)
+            raise Busy("another post is being written there just now")
         self._lease = lease
 
     def __exit__(self, *_: object) -> None:
         self._lease.release()
+
+
+def _breaker(newsletter: Newsletter) -> AbstractContextManager[None]:
+    """GitHub's; a folder needs none."""
+    remote = newsletter.publisher == PublisherKind.GITHUB
+    return breakers.guard("github") if remote else nullcontext()
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:  # malformed: the fetch says so
+        return ""
 
 
 def _expand(pattern: str, issue: Issue) -> str:

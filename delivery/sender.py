@@ -14,16 +14,20 @@ from typing import Any, TypeVar
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, connection, transaction
+from django.db import connection, transaction
 from django.db.models import F
 
 from newsletter.models import Issue, Transition, database_now, update_returning
+from newsletter.models.gate import queue_for_issue
 from newsletter.models.transition import Subject
 
 from . import limits
+from .breakers import Breaker
+from .channel import CHANNEL
 from .message import Recipient, envelope_address, stamp
 from .models import CompiledIssue, EmailDelivery, Lease
 from .models.email_delivery import DeliveryStatus
+from .patience import until_written
 from .pool import ConnectionPool, Row
 from .results import Result, record
 from .stopping import stopping
@@ -35,6 +39,7 @@ log = structlog.get_logger(__name__)
 BATCH = 200
 # It is ours where the servers refuse many for policy: pause, before a reputation is gone (design, section 5).
 POLICY_LAST, POLICY_COUNT, POLICY_SHARE = 50, 5, 0.2
+DOUBTFUL = 5
 TICK = 0.5
 # SQLite has one writer, and who waits for the lock asks for it only now and then: senders that commit back to back
 # kept an unsubscribe waiting for 3.6 s. Results gather meanwhile.
@@ -46,10 +51,11 @@ T = TypeVar("T")
 
 
 class Sender:
-    def __init__(self, issue: Issue, lease: Lease) -> None:
+    def __init__(self, issue: Issue, lease: Lease, breaker: Breaker) -> None:
         compiled = CompiledIssue.objects.get(pk=issue.pk)
         self.issue = issue
         self.lease = lease
+        self.breaker = breaker
         self.message = compiled.message
         self.mail_from = compiled.mail_from
         self.claimed: deque[Row] = deque()
@@ -60,10 +66,12 @@ class Sender:
         self.sent = 0
         self.pause_reason = ""
         self.channel_trouble = ""
-        self.room = (
-            settings.DELIVERY_WINDOW
-        )  # less by each connection that the server would not open
+        # Rows on the wire at once: less by each connection that the server would not open; one as a breaker's probe.
+        self.room = 1 if breaker.probing else settings.DELIVERY_WINDOW
         self.opened = False  # the server has let one of our connections in
+        self.answered = False  # it has said something about a recipient
+        self.doubted = False  # so many that it is the channel's trouble, whatever else it answered
+        self.unknown = 0  # how many in a row had no word from it
         self.refused_opening = ""
         self.held = True  # the lease, and the issue's word that it may be sent
         self.wait_for_rate = 0.0
@@ -78,6 +86,8 @@ class Sender:
                 pass
         if self.refused_opening and not self.opened:
             self.channel_trouble = self.refused_opening
+        if self.answered:
+            self._until_written(self.breaker.succeeded)
 
     def _step(self, wire: ConnectionPool) -> bool:
         """Results and next starts share a commit. False: finished."""
@@ -85,10 +95,13 @@ class Sender:
             time.sleep(SQLITE_TURN)
         results = self._collect()
         self._count(results)  # first: what says stop is heard before the next start
+        if self.breaker.probing and self.answered:
+            self._until_written(self.breaker.succeeded)
+            self.room = settings.DELIVERY_WINDOW
         starting = self._may_start()
         if starting:
-            _until_written(self._claim)
-        won = _until_written(lambda: self._commit(results, starting))
+            self._until_written(self._claim)
+        won = self._until_written(lambda: self._commit(results, starting))
         for row, attempt in won:
             self.on_wire[row.id] = attempt
             wire.submit(self._deliver, row, attempt)
@@ -169,6 +182,7 @@ class Sender:
             return self._mark_sending() if starting and self.held else []
 
     def _read_issue(self) -> Issue:
+        queue_for_issue(self.issue.pk, shared=True)
         rows = Issue.objects.only(*STANDING).filter(pk=self.issue.pk)
         if connection.vendor == "postgresql":
             sql, params = rows.query.sql_with_params()
@@ -182,11 +196,12 @@ class Sender:
         if self._renewal_is_due():
             alive = self.lease.renew()  # also while paused: rows are on the wire
             self.held = self.held and alive
+            self.breaker.renew()
             self.renewed_at = time.monotonic()
 
     def _mark_sending(self) -> list[tuple[Row, int]]:
         room = max(0, self.room - len(self.on_wire))
-        granted, self.wait_for_rate = limits.take("smtp", min(room, len(self.claimed)))
+        granted, self.wait_for_rate = limits.take(CHANNEL, min(room, len(self.claimed)))
         batch = {row.id: row for row in (self.claimed.popleft() for _ in range(granted))}
         if not batch:
             return []
@@ -255,11 +270,23 @@ class Sender:
             self.opened = self.opened or outcome.phase not in OPENING
             if outcome.verdict is Verdict.RETRY_CHANNEL:
                 self._heed(outcome)
-            elif outcome.verdict is Verdict.PAUSE:
+                continue
+            if outcome.verdict is Verdict.UNKNOWN:
+                self._doubt(outcome)
+                continue
+            self.answered, self.unknown = True, 0
+            if outcome.verdict is Verdict.PAUSE:
                 self.pause_reason = f"{outcome.reason} {outcome.reply}".strip()
         refused = sum(self.policy)
         if refused >= POLICY_COUNT and refused >= POLICY_SHARE * len(self.policy):
             self.pause_reason = f"{refused} of the last {len(self.policy)} were refused by policy"
+
+    def _doubt(self, outcome: Outcome) -> None:
+        """A server that takes the mail and then says nothing would make the whole audience unknown."""
+        self.unknown += 1
+        if self.unknown >= (1 if self.breaker.probing else DOUBTFUL):
+            self.doubted = True
+            self.channel_trouble = f"no word after the end of DATA, {self.unknown} times in a row"
 
     def _heed(self, outcome: Outcome) -> None:
         """A server that opens only some connections (421 at the greeting) is used with those; else it is trouble."""
@@ -270,16 +297,5 @@ class Sender:
         if outcome.phase not in OPENING or self.room <= 0:
             self.channel_trouble = said
 
-
-def _until_written(commit: Callable[[], T]) -> T:
-    """A result that was seen is written, also when the database is away for a while."""
-    give_up = time.monotonic() + settings.JOB_TIMEOUT_SECONDS / 3
-    while True:
-        try:
-            return commit()
-        except DatabaseError:
-            if time.monotonic() > give_up:
-                raise
-            log.warning("sender.database_trouble")
-            connection.close()
-            time.sleep(TICK)
+    def _until_written(self, commit: Callable[[], T]) -> T:
+        return until_written(commit, settings.JOB_TIMEOUT_SECONDS / 3)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import secrets
+import time
 from datetime import timedelta
 from functools import partial
 
@@ -12,18 +14,36 @@ from django.db import connection, transaction
 from django.db.models import Min
 
 from newsletter.models import Issue, Transition, database_now, update_returning
+from newsletter.models.gate import queue_for_issue
 from newsletter.models.issue import IssueState
 from newsletter.models.transition import Subject
 from newsletter.rendering import Slots, render_email
 
-from . import notifying, queue
+from . import breakers, notifying, queue
+from .channel import CHANNEL
+from .errors import BreakerOpen, ChannelTrouble
 from .message import Mailbox, compile_message
-from .models import CompiledIssue, EmailDelivery, Lease
+from .models import CompiledIssue, EmailDelivery, Heartbeat, Lease
 from .models.email_delivery import OPEN, DeliveryStatus
-from .outcome import Discard, Done, Outcome, Retry, Wait
+from .models.job import Lane
+from .outcome import Discard, Done, Outcome, Wait
+from .retries import HOUR, Backoff, On
 from .sender import Sender
 
 log = structlog.get_logger(__name__)
+
+BACKOFF = Backoff()
+SETTLED_AT_ONCE = 2000  # rows a transaction
+EXPIRY_SECONDS = 10.0  # of a tick
+# The rows of a server that stays away expire one by one; the job outlives them to say so.
+DELIVER = (
+    On(
+        (ChannelTrouble, BreakerOpen),
+        BACKOFF,
+        times=10_000,
+        within=lambda: (settings.DELIVERY_EXPIRY_HOURS + 24) * HOUR,
+    ),
+)
 
 # The audience rule: confirmed for this newsletter, not erased, not suppressed.
 FREEZE = """
@@ -64,6 +84,7 @@ def freeze(issue: Issue, compiled: CompiledIssue, *, actor: str) -> bool:
     Call it in the transaction of the step that it ends.
     """
     with transaction.atomic():
+        queue_for_issue(issue.pk)
         fresh = Issue.objects.select_for_update().get(pk=issue.pk)
         if fresh.state != IssueState.PUBLISHED or fresh.audience_frozen_at or fresh.paused_at:
             return False
@@ -88,9 +109,14 @@ def wake(issue: Issue, *, hurry: bool = False) -> bool:
     want = queue.enqueue if hurry else queue.ensure
     missing = [
         want("deliver", key=f"deliver:{issue.pk}:{n}", issue_id=issue.pk, id=issue.pk, slot=n)
-        for n in range(settings.WORKERS_BULK)
+        for n in range(settings.WORKERS_BULK * _hosts())
     ]
     return any(missing)
+
+
+def _hosts() -> int:
+    """How many `work`s have bulk workers that live; one where none has told yet."""
+    return max(1, Heartbeat.objects.fresh(database_now()).filter(lane=Lane.BULK).count())
 
 
 def deliver(issue_id: int, slot: int) -> Outcome:
@@ -103,10 +129,16 @@ def deliver(issue_id: int, slot: int) -> Outcome:
     lease = Lease.acquire(f"sender:{issue_id}:{slot}")
     if lease is None:
         return Wait(settings.LEASE_SECONDS / 3, "another sender holds this slot")
+    breaker = None
     try:
-        sender = Sender(issue, lease)
+        breaker = breakers.enter(CHANNEL)
+        sender = Sender(issue, lease, breaker)
         sender.run()
+        if sender.channel_trouble and (sender.doubted or not sender.answered):
+            breaker.failed(sender.channel_trouble)
     finally:
+        if breaker:
+            breaker.leave()
         # Rows that are still `sending` here are unknown: the recovery finds them by the released lease.
         mine = EmailDelivery.objects.pending().filter(sender_id=lease.pk, fence=lease.fence)
         mine.update(sender=None, fence=None)
@@ -144,25 +176,41 @@ def skip_pending(issue_id: int, reason: str, actor: str) -> int:
 
 
 def expire(issue: Issue) -> int:
-    """pending -> failed, DELIVERY_EXPIRY_HOURS after the freeze; the number of rows."""
+    """pending -> failed, DELIVERY_EXPIRY_HOURS after the freeze; the number of rows. What one tick does not reach is
+    for the next."""
     bound = timedelta(hours=settings.DELIVERY_EXPIRY_HOURS)
     if not issue.audience_frozen_at or database_now() - issue.audience_frozen_at < bound:
         return 0
-    return _settle_pending(issue.pk, DeliveryStatus.FAILED, "expired", "recovery")
+    end = time.monotonic() + EXPIRY_SECONDS
+    return _settle_pending(issue.pk, DeliveryStatus.FAILED, "expired", "recovery", end)
 
 
-def _settle_pending(issue_id: int, status: str, reason: str, actor: str) -> int:
+def _settle_pending(
+    issue_id: int, status: str, reason: str, actor: str, end: float = math.inf
+) -> int:
+    """Batch by batch, each in a transaction of its own where the caller has none: a million rows fit in no memory."""
+    settled = 0
+    while time.monotonic() < end:
+        rows = EmailDelivery.objects.of(issue_id).pending()
+        ids = list(rows.values_list("pk", flat=True)[:SETTLED_AT_ONCE])
+        settled += _settle_batch(ids, status, reason, actor)
+        if len(ids) < SETTLED_AT_ONCE:
+            break
+    return settled
+
+
+def _settle_batch(ids: list[int], status: str, reason: str, actor: str) -> int:
     with transaction.atomic():
         won = update_returning(
-            EmailDelivery.objects.of(issue_id).pending(),
+            EmailDelivery.objects.filter(pk__in=ids).pending(),
             status=status,
             reason=reason,
             settled_at=database_now(),
             sender=None,
             fence=None,
         )
-        ids = (row[0] for row in won)
-        Transition.objects.record(Subject.DELIVERY, ids, "pending", status, reason, actor)
+        moved = (row[0] for row in won)
+        Transition.objects.record(Subject.DELIVERY, moved, "pending", status, reason, actor)
     return len(won)
 
 
@@ -173,28 +221,30 @@ def _insert_audience(issue: Issue) -> int:
 
 
 def _how_it_goes_on(issue: Issue, sender: Sender) -> Outcome:
+    sent = sender.sent
     if sender.pause_reason:
-        return Done(f"paused: {sender.pause_reason}", partial(_pause, issue, sender.pause_reason))
+        pause = partial(_pause, issue, sender.pause_reason)
+        return Done(f"paused: {sender.pause_reason}", pause, items=sent)
     if sender.channel_trouble:
         return _after_trouble(issue, sender)
     rows = EmailDelivery.objects.of(issue.pk)
     if not rows.filter(status__in=OPEN).exists():
-        note = f"drained: {sender.sent} sent in this turn"
-        return Done(note, partial(_enqueue_close, issue))
+        note = f"drained: {sent} sent in this turn"
+        return Done(note, partial(_enqueue_close, issue), items=sent)
     if rows.due().unclaimed().exists():
-        return Wait(0, f"goes on: {sender.sent} sent in this turn")
+        return Wait(0, f"goes on: {sent} sent in this turn", items=sent)
     later = rows.pending().unclaimed().aggregate(at=Min("next_attempt_at"))["at"]
     if later is None:
-        return Done("the other senders hold the rest")
+        return Done("the other senders hold the rest", items=sent)
     seconds = max(1.0, (later - database_now()).total_seconds())
-    return Wait(seconds, "waits for the next retry")
+    return Wait(seconds, "waits for the next retry", items=sent)
 
 
 def _after_trouble(issue: Issue, sender: Sender) -> Outcome:
     """The channel backs off; the rows' attempts are unspent, and 72 h after the freeze end it."""
     note = f"the mail server did not take it: {sender.channel_trouble}"
-    if sender.sent:
-        return Wait(queue.backoff(1), note)
+    if sender.sent and not sender.doubted:
+        return Wait(BACKOFF.seconds(1), note, items=sender.sent)
     notifying.tell(
         "smtp_trouble",
         f"The mail server does not take “{issue.title}”",
@@ -203,7 +253,7 @@ def _after_trouble(issue: Issue, sender: Sender) -> Outcome:
         level="error",
         issue=issue,
     )
-    return Retry(note, endless=True)
+    raise ChannelTrouble(note)
 
 
 def _pause(issue: Issue, reason: str) -> None:
@@ -224,6 +274,7 @@ def _enqueue_close(issue: Issue) -> None:
 
 
 def _close(issue: Issue) -> None:
+    queue_for_issue(issue.pk)
     fresh = Issue.objects.select_for_update().get(pk=issue.pk)
     figures = books(fresh)
     if fresh.state != IssueState.SENDING or figures["pending"] or figures["sending"]:
@@ -238,6 +289,9 @@ def _close(issue: Issue) -> None:
         closed_at=database_now(),
     )
     queue.enqueue("report", key=f"report:{issue.pk}", issue_id=issue.pk, id=issue.pk)
+    if settings.DEADMAN_URL:
+        key = f"ping_deadman:{issue.pk}"
+        queue.enqueue("ping_deadman", key=key, issue_id=issue.pk, id=issue.pk)
 
 
 def _tell_imbalance(issue: Issue, figures: dict[str, int | bool | str | None]) -> None:

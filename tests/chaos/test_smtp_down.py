@@ -9,9 +9,7 @@ import pytest
 from tests.house import READERS, House, a_house
 from tests.stand_ins.smtp import SmtpStandIn
 
-WAITING = (
-    "SELECT note FROM delivery_job WHERE name = 'deliver' AND state = 'queued' AND failures > 0"
-)
+WAITING = "SELECT note FROM delivery_job WHERE name = 'deliver' AND state = 'queued' AND note LIKE 'the mail server%'"
 
 
 @pytest.fixture

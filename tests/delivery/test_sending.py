@@ -16,8 +16,16 @@ import pytest
 from django.db import OperationalError, connection, transaction
 from pytest_django import Settings
 
-from delivery import release, sending, stopping
-from delivery.models import CompiledIssue, EmailDelivery, Job, Lease, Notification
+from delivery import breakers, queue, release, sending, stopping
+from delivery.models import (
+    CircuitBreaker,
+    CompiledIssue,
+    EmailDelivery,
+    Heartbeat,
+    Job,
+    Lease,
+    Notification,
+)
 from delivery.outcome import Done, Wait
 from delivery.sender import Sender
 from newsletter.models import (
@@ -494,6 +502,59 @@ def test_when_the_server_comes_it_goes_on_by_itself(smtp: SmtpStandIn) -> None:
     assert reload(issue).state == "sent"
 
 
+def test_a_server_that_says_nothing_after_the_mail_does_not_get_the_whole_audience(
+    smtp: SmtpStandIn,
+) -> None:
+    """Each would be unknown: after five in a row without a word it is the channel's trouble."""
+    smtp.on("dot", drop())
+    frozen(60)
+    drain(but="notify")
+    unknown = list(statuses().values()).count("unknown")
+    assert 5 <= unknown <= 4 * 8, "two senders, a window of eight each"
+    assert list(statuses().values()).count("pending") == 60 - unknown
+
+
+def test_what_expires_is_settled_in_portions(
+    smtp: SmtpStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "SETTLED_AT_ONCE", 2)
+    issue = frozen(5)
+    Issue.objects.update(audience_frozen_at=database_now() - timedelta(hours=73))
+    assert sending.expire(reload(issue)) == 5
+    assert set(statuses().values()) == {"failed"}
+    assert Transition.objects.filter(subject=Subject.DELIVERY, reason="expired").count() == 5
+
+
+def test_each_host_that_lives_has_its_senders(smtp: SmtpStandIn) -> None:
+    for work in ("one:1", "two:2"):
+        queue.beat(work, "bulk")
+    frozen(3)
+    assert Job.objects.filter(name="deliver").count() == 4
+
+
+def test_a_host_that_is_gone_has_none(smtp: SmtpStandIn) -> None:
+    for work in ("one:1", "two:2"):
+        queue.beat(work, "bulk")
+    Heartbeat.objects.filter(work="two:2").update(at=database_now() - timedelta(minutes=5))
+    frozen(3)
+    assert Job.objects.filter(name="deliver").count() == 2
+
+
+def test_after_a_trouble_one_row_is_tried_before_the_window_is_filled(smtp: SmtpStandIn) -> None:
+    smtp.stop()
+    frozen(30)
+    for _ in range(4):
+        drain(but="notify")
+        hurry("deliver")
+    CircuitBreaker.objects.update(until=database_now() - timedelta(seconds=1))
+    smtp.on("dot", drop())
+    smtp.start()
+    hurry("deliver")
+    drain(but="notify")
+    assert list(statuses().values()).count("unknown") == 1
+    assert CircuitBreaker.objects.get().opened == 2
+
+
 def test_a_server_that_is_away_for_long_does_not_kill_the_job(smtp: SmtpStandIn) -> None:
     smtp.stop()
     frozen(1)
@@ -674,7 +735,7 @@ def test_a_sender_whose_lease_is_over_starts_nothing(smtp: SmtpStandIn) -> None:
     lease = Lease.acquire(f"sender:{issue.pk}:0")
     assert lease
     Lease.objects.update(expires_at=database_now() - timedelta(seconds=1))
-    Sender(issue, lease).run()
+    Sender(issue, lease, breakers.enter("smtp")).run()
     assert smtp.copies == []
 
 
