@@ -11,10 +11,12 @@ from .transports import Transport
 from .transports.smtp import SmtpTransport, Timeouts
 from .transports.smtp_url import parse_smtp_url
 
+CHANNEL = "smtp"  # the name of its breaker and its rate
 
-def transport() -> Transport:
-    """A transport; nothing crosses the network yet."""
-    seconds = settings.SMTP_TIMEOUT_SECONDS
+
+def transport(patience: float = 600.0) -> Transport:
+    """A transport that waits for no reply longer than `patience` seconds; nothing crosses the network yet."""
+    seconds = min(settings.SMTP_TIMEOUT_SECONDS, patience)
     return SmtpTransport(
         parse_smtp_url(settings.EMAIL_URL),
         timeouts=Timeouts(

@@ -25,6 +25,13 @@ class Phrases:
     unsubscribed_title: str
     unsubscribed_text: str
     unknown_link: str
+    confirm_subject: str
+    confirm_text: str
+    confirm_button: str
+    confirm_otherwise: str
+    confirm_question: str
+    confirmed_title: str
+    confirmed_text: str
     archive: str
 
     def about(self, newsletter: str) -> Phrases:
@@ -72,6 +79,13 @@ _ENGLISH = Phrases(
     unsubscribed_title="You have been unsubscribed",
     unsubscribed_text="You will not receive {newsletter} any more.",
     unknown_link="This link is not valid, or no longer valid.",
+    confirm_subject="Please confirm: {newsletter}",
+    confirm_text="Somebody, probably you, asked that {newsletter} be sent to this address. It comes once you confirm:",
+    confirm_button="Yes, subscribe me",
+    confirm_otherwise="If it was not you, do nothing: you will not be subscribed.",
+    confirm_question="Subscribe to {newsletter}?",
+    confirmed_title="You are subscribed",
+    confirmed_text="You will receive {newsletter} from its next issue on.",
     archive="All issues",
 )  # fmt: skip
 
@@ -93,6 +107,13 @@ _PORTUGUESE = Phrases(
     unsubscribed_title="Subscrição cancelada",
     unsubscribed_text="Não voltará a receber {newsletter}.",
     unknown_link="Esta ligação não é válida ou já expirou.",
+    confirm_subject="Confirme, por favor: {newsletter}",
+    confirm_text="Foi pedido o envio de {newsletter} para este endereço. Só começará depois de o confirmar:",
+    confirm_button="Sim, quero subscrever",
+    confirm_otherwise="Se não fez este pedido, não faça nada: a subscrição não será feita.",
+    confirm_question="Subscrever {newsletter}?",
+    confirmed_title="Subscrição confirmada",
+    confirmed_text="Receberá {newsletter} a partir da próxima edição.",
     archive="Todas as edições",
 )  # fmt: skip
 
@@ -107,6 +128,16 @@ _BRAZILIAN = replace(
     unsubscribed_title="Inscrição cancelada",
     unsubscribed_text="Você não receberá mais {newsletter}.",
     unknown_link="Este link não é válido ou já expirou.",
+    confirm_subject="Confirme, por favor: {newsletter}",
+    confirm_text=(
+        "Alguém, provavelmente você, pediu para receber {newsletter} neste endereço. "
+        "O envio só começa depois que você confirmar:"
+    ),
+    confirm_button="Sim, quero me inscrever",
+    confirm_otherwise="Se não foi você, não faça nada: a inscrição não será feita.",
+    confirm_question="Inscrever-se em {newsletter}?",
+    confirmed_title="Inscrição confirmada",
+    confirmed_text="Você receberá {newsletter} a partir da próxima edição.",
 )
 
 _SPANISH = Phrases(
@@ -127,6 +158,16 @@ _SPANISH = Phrases(
     unsubscribed_title="Suscripción cancelada",
     unsubscribed_text="Ya no recibirás {newsletter}.",
     unknown_link="Este enlace no es válido o ha caducado.",
+    confirm_subject="Confirma, por favor: {newsletter}",
+    confirm_text=(
+        "Alguien, probablemente tú, ha pedido recibir {newsletter} en esta dirección. "
+        "Solo llegará cuando lo confirmes:"
+    ),
+    confirm_button="Sí, quiero suscribirme",
+    confirm_otherwise="Si no has sido tú, no hagas nada: no quedarás suscrito.",
+    confirm_question="¿Suscribirte a {newsletter}?",
+    confirmed_title="Suscripción confirmada",
+    confirmed_text="Recibirás {newsletter} a partir del próximo número.",
     archive="Todos los números",
 )  # fmt: skip
 
@@ -148,6 +189,16 @@ _GERMAN = Phrases(
     unsubscribed_title="Abbestellt",
     unsubscribed_text="Sie erhalten {newsletter} nicht mehr.",
     unknown_link="Dieser Link ist ungültig oder abgelaufen.",
+    confirm_subject="Bitte bestätigen: {newsletter}",
+    confirm_text=(
+        "Jemand, vermutlich Sie, hat {newsletter} für diese Adresse bestellt. "
+        "Der Versand beginnt erst, wenn Sie es bestätigen:"
+    ),
+    confirm_button="Ja, ich möchte abonnieren",
+    confirm_otherwise="Wenn Sie es nicht waren, tun Sie nichts: Es wird kein Abonnement eingerichtet.",
+    confirm_question="{newsletter} abonnieren?",
+    confirmed_title="Abonniert",
+    confirmed_text="Sie erhalten {newsletter} ab der nächsten Ausgabe.",
     archive="Alle Ausgaben",
 )  # fmt: skip
 
@@ -169,6 +220,16 @@ _FRENCH = Phrases(
     unsubscribed_title="Vous êtes désabonné(e)",
     unsubscribed_text="Vous ne recevrez plus {newsletter}.",
     unknown_link="Ce lien n’est pas valide ou a expiré.",
+    confirm_subject="Merci de confirmer : {newsletter}",
+    confirm_text=(
+        "Quelqu’un, sans doute vous, a demandé à recevoir {newsletter} à cette adresse. "
+        "L’envoi ne commencera qu’après votre confirmation :"
+    ),
+    confirm_button="Oui, je m’abonne",
+    confirm_otherwise="Si ce n’était pas vous, ne faites rien : aucun abonnement ne sera créé.",
+    confirm_question="S’abonner à {newsletter} ?",
+    confirmed_title="Vous êtes abonné(e)",
+    confirmed_text="Vous recevrez {newsletter} à partir du prochain numéro.",
     archive="Tous les numéros",
 )  # fmt: skip
 

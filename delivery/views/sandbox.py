@@ -14,7 +14,9 @@ from delivery.sandbox.mailbox import Mailbox, Message, NoSuchMessage
 SHOWS = {"html": "HTML", "text": "Text", "headers": "Headers", "source": "Source"}
 WIDTHS = {"desktop": "Desktop", "phone": "Phone"}
 # The mail is a stranger here: no script, no form, no frame, nothing of this site.
-BODY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data: https: http:; sandbox"
+BODY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data: https: http:; "
+BODY_POLICY += "sandbox allow-popups allow-popups-to-escape-sandbox"
+BASE = '<base target="_blank">'
 
 
 @require_safe
@@ -56,7 +58,8 @@ def body(request: HttpRequest, key: str) -> HttpResponse:
     if not html:
         raise Http404("This message has no HTML part")
     headers = {"Content-Security-Policy": BODY_POLICY, "Referrer-Policy": "no-referrer"}
-    return HttpResponse(html, headers=headers)
+    # A link opens a page of its own: in the frame its buttons would be dead.
+    return HttpResponse(BASE + html, headers=headers)
 
 
 def _mailbox() -> Mailbox:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from django.db import models, transaction
 from django.db.models import Q
 
-from newsletter.signals import consent_withdrawn
+from newsletter.signals import confirmation_requested, consent_withdrawn
 from newsletter.tokens import new_token
 
 from .clock import database_now
+from .issue import Refused
 from .newsletter import Newsletter
 from .subscriber import Subscriber
 from .transition import Subject, Transition
+
+BY_LINK = "confirmed by link"  # the button behind the link of our mail
 
 
 class SubscriptionState(models.TextChoices):
@@ -50,6 +53,31 @@ class Subscription(models.Model):
     def __str__(self) -> str:
         return f"{self.newsletter}: {self.state}"
 
+    def ask_to_confirm(self, *, actor: str) -> bool:
+        """Have a pending one's person asked by mail; False where they were asked just now, or too often today."""
+        self.refresh_from_db()
+        if self.state != SubscriptionState.PENDING:
+            raise Refused(f"Subscription {self.pk} is {self.state}: there is nothing to confirm.")
+        with transaction.atomic():
+            answers = confirmation_requested.send(Subscription, subscription_id=self.pk)
+            asked = any(answer for _, answer in answers)
+            if asked:
+                self._note("pending", "asked to confirm", actor)
+        return asked
+
+    def confirm(self, *, actor: str) -> bool:
+        """pending -> confirmed, by the person's own word; False where it was not pending any more."""
+        with transaction.atomic():
+            moved = Subscription.objects.filter(pk=self.pk, state=SubscriptionState.PENDING).update(
+                state=SubscriptionState.CONFIRMED,
+                consent_source=BY_LINK,
+                consent_at=database_now(),
+            )
+            if moved:
+                self._note("confirmed", BY_LINK, actor)
+        self.refresh_from_db()
+        return bool(moved)
+
     def unsubscribe(self, *, actor: str, reason: str) -> bool:
         """Withdraw the consent; False where that was done before. Never undone by an import."""
         with transaction.atomic():
@@ -66,3 +94,6 @@ class Subscription(models.Model):
             consent_withdrawn.send(Subscription, subscription_id=self.pk)
         self.refresh_from_db()
         return True
+
+    def _note(self, new: str, reason: str, actor: str) -> None:
+        Transition.objects.record(Subject.SUBSCRIPTION, [self.pk], "pending", new, reason, actor)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -21,11 +22,20 @@ from django.db import connection
 from pytest_django import Settings
 
 from delivery import queue, release, sending
-from delivery.models import EmailDelivery, Job, Lease
-from newsletter.models import Issue, Newsletter, Subscription, Transition, database_now
+from delivery.management.commands import send_test
+from delivery.models import EmailDelivery, Job, Lease, TransactionalMail
+from newsletter.models import (
+    Issue,
+    Newsletter,
+    Subscription,
+    Suppression,
+    Transition,
+    address_key,
+    database_now,
+)
 from newsletter.models.transition import Subject
 from tests import cast
-from tests.stand_ins.smtp import SmtpStandIn, say
+from tests.stand_ins.smtp import SmtpStandIn, say, stall
 
 pytestmark = pytest.mark.django_db
 
@@ -628,13 +638,73 @@ def test_a_test_mail_that_is_refused_says_so_and_exits_1(
     assert result.code == 1
     assert "The mail server did not take it (rcpt)" in result.err
     assert "5.1.1" in result.err
+    assert "not tried again" in result.err
+    assert TransactionalMail.objects.get().state == "failed"
 
 
-def test_a_mail_server_that_is_not_there_is_told_and_exits_1(weekly: Newsletter) -> None:
+def test_a_mail_server_that_is_not_there_is_told_and_work_tries_again(weekly: Newsletter) -> None:
     cast.issue(weekly)
     result = run("send_test", "first-issue", "--to", "ana@example.org")
     assert result.code == 1
     assert "The mail server did not take it (connect)" in result.err
+    until = TransactionalMail.objects.get().created_at + timedelta(hours=1)
+    assert f"`work` tries again until {until:%Y-%m-%d %H:%M} UTC." in result.err
+    assert Job.objects.get(name="mail").state == "queued"
+
+
+def test_a_test_mail_to_a_suppressed_address_is_not_sent(
+    weekly: Newsletter, server: SmtpStandIn
+) -> None:
+    cast.issue(weekly)
+    Suppression.objects.create(address_key=address_key("ana@example.org"), reason="complaint")
+    result = run("send_test", "first-issue", "--to", "ana@example.org")
+    assert (result.code, "suppressed" in result.err) == (1, True)
+    assert server.copies == []
+
+
+def test_a_test_mail_while_the_lane_is_paused_is_told_and_waits(
+    weekly: Newsletter, server: SmtpStandIn
+) -> None:
+    cast.issue(weekly)
+    queue.pause_lane("critical", actor="ana", reason="moving house")
+    result = run("send_test", "first-issue", "--to", "ana@example.org")
+    assert (result.code, "no worker has answered yet" in result.err.lower()) == (1, True)
+    assert server.copies == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_test_mail_that_a_worker_has_already_is_followed(
+    weekly: Newsletter, server: SmtpStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker's claim comes first: the command sends nothing itself, and reports what the worker did."""
+    cast.issue(weekly)
+    server.on("dot", stall(0.5))
+    workers: list[threading.Thread] = []
+
+    def work(job_id: int) -> None:
+        queue.run(job_id)
+        connection.close()
+
+    def worker_is_quicker(job_id: int) -> None:
+        workers.append(threading.Thread(target=work, args=(job_id,)))
+        workers[0].start()
+        server.wait_for(1)
+        queue.run(job_id)
+
+    monkeypatch.setattr(send_test, "queue", SimpleNamespace(run=worker_is_quicker))
+    result = run("send_test", "first-issue", "--to", "ana@example.org")
+    workers[0].join(10)
+    assert (result.code, result.out) == (0, "weekly/first-issue was mailed to ana@example.org.\n")
+    assert server.accepted() == {"ana@example.org": 1}
+
+
+def test_a_refusal_for_now_is_told_in_the_servers_words(
+    weekly: Newsletter, server: SmtpStandIn
+) -> None:
+    cast.issue(weekly)
+    server.on("rcpt", say("450 4.2.0 greylisted"))
+    result = run("send_test", "first-issue", "--to", "ana@example.org")
+    assert (result.code, "450 4.2.0 greylisted" in result.err) == (1, True)
 
 
 def test_a_test_mail_to_no_address_exits_2(weekly: Newsletter) -> None:
@@ -647,6 +717,7 @@ def test_a_test_mail_of_an_issue_with_a_problem_exits_2() -> None:
     cast.issue(cast.newsletter(postal_address=""))
     result = run("send_test", "first-issue", "--to", "ana@example.org")
     assert (result.code, "postal address" in result.err) == (2, True)
+    assert not TransactionalMail.objects.exists()
 
 
 # safety_net and recover_deliveries

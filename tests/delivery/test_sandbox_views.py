@@ -68,7 +68,7 @@ def test_it_says_that_nothing_was_mailed(box: Mailbox) -> None:
 @pytest.mark.parametrize(
     ("show", "words"),
     [
-        ("html", 'sandbox="" src='),
+        ("html", 'sandbox="allow-popups allow-popups-to-escape-sandbox" src='),
         ("text", "plain &lt;i&gt;words&lt;/i&gt;"),
         ("headers", "<dt>Content-Type</dt>"),
         ("source", "&lt;p&gt;html&lt;/p&gt;"),
@@ -90,10 +90,11 @@ def test_it_shows_the_text_of_a_message_without_html(box: Mailbox) -> None:
 def test_it_fences_the_html_in(box: Mailbox) -> None:
     key = box.add("news@example.com", ["bob@example.org"], LETTER)
     response = Client().get(f"/sandbox/{key}/body")
-    assert response.content.strip() == b"<p>html</p><script>x</script>"
+    assert response.content.strip() == b'<base target="_blank"><p>html</p><script>x</script>'
     assert response["X-Frame-Options"] == "SAMEORIGIN"
     assert response["Content-Security-Policy"] == (
-        "default-src 'none'; style-src 'unsafe-inline'; img-src data: https: http:; sandbox"
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data: https: http:; "
+        "sandbox allow-popups allow-popups-to-escape-sandbox"
     )
 
 
