@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import structlog
+from django.conf import settings
 from django.db import transaction
 
 from newsletter.models import Issue, Transition, database_now, update_returning
 from newsletter.models.issue import IssueState as S
 from newsletter.models.transition import Subject
 
-from . import queue, sending
-from .models import EmailDelivery
+from . import clock, queue, sending
+from .models import EmailDelivery, Job, Lease
 from .models.email_delivery import OPEN, DeliveryStatus
+from .models.job import JobState
 from .steps import enqueue_step
 
 log = structlog.get_logger(__name__)
 
 
 def recover() -> dict[str, int]:
-    """Dead workers' jobs, dead senders' rows, expired rows, runs without a job: how many of each. Safe to repeat."""
+    """Dead workers' jobs, dead senders' rows, expired rows, runs without a job: how many of each. Safe to repeat.
+
+    Nothing where the clock was set since the last tick: the leases of the living look over, or endless, until they
+    have renewed them. The next tick goes on.
+    """
+    if seconds := clock.jump():
+        log.warning("recovery.waits", jump=round(seconds, 1))
+        return dict.fromkeys(("jobs", "unknown", "freed", "expired", "woken"), 0)
+    _end_impossible_leases()
     found = {
         "jobs": queue.recover(),
         "unknown": _tell_unknown(),
@@ -29,6 +41,14 @@ def recover() -> dict[str, int]:
     if any(found.values()):
         log.info("recovered", **found)
     return found
+
+
+def _end_impossible_leases() -> None:
+    """Nobody takes a lease for so long: its holder died before the clock was set back. Who lives has renewed his."""
+    now = database_now()
+    far = now + timedelta(seconds=3 * settings.LEASE_SECONDS + 60)
+    Job.objects.filter(state=JobState.RUNNING, lease_until__gt=far).update(lease_until=now)
+    Lease.objects.filter(expires_at__gt=far).update(expires_at=now)
 
 
 def _tell_unknown() -> int:

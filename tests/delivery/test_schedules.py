@@ -8,7 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from django.db import connection
+from django.db import IntegrityError, connection
 from pytest_django import Settings
 
 from delivery import release, schedules
@@ -26,8 +26,8 @@ def newsletter(**over: Any) -> Newsletter:
 
 
 def due(weekly: Newsletter, *now: int, name: str = "release") -> list[datetime]:
-    found = schedules.due_now(weekly, datetime(*now, tzinfo=UTC))  # type: ignore[misc,arg-type]
-    return [at for schedule, _, at in found if schedule.name == name]
+    at = datetime(*now, tzinfo=UTC)  # type: ignore[misc,arg-type]
+    return [due for found in schedules.of(weekly) if found.name == name for due in found.came(at)]
 
 
 # --- what is due (2026-06-01 is a Monday)
@@ -71,12 +71,98 @@ def test_an_hour_that_comes_twice_is_the_first() -> None:
     assert due(weekly, 2026, 10, 25, 12) == [datetime(2026, 10, 25, 0, 30, tzinfo=UTC)]
 
 
+# Each due time of a day on which the clocks are set, or the year ends; what a wall clock there shows, and the instant.
+SAO_PAULO, NEW_YORK, LISBON = "America/Sao_Paulo", "America/New_York", "Europe/Lisbon"
+DAYLIGHT = [
+    # Brazil had its gap at midnight, until 2019.
+    (SAO_PAULO, date(2018, 11, 4), time(0, 0), "2018-11-04 03:00"),
+    (SAO_PAULO, date(2018, 11, 4), time(0, 30), "2018-11-04 03:00"),
+    (SAO_PAULO, date(2018, 11, 4), time(1, 0), "2018-11-04 03:00"),
+    (SAO_PAULO, date(2018, 11, 3), time(23, 59), "2018-11-04 02:59"),
+    (SAO_PAULO, date(2018, 2, 17), time(23, 30), "2018-02-18 01:30"),  # twice: the first
+    (SAO_PAULO, date(2018, 2, 18), time(0, 0), "2018-02-18 03:00"),
+    (SAO_PAULO, date(2026, 11, 1), time(0, 0), "2026-11-01 03:00"),
+    (SAO_PAULO, date(2026, 2, 15), time(23, 30), "2026-02-16 02:30"),
+    (SAO_PAULO, date(2026, 12, 31), time(23, 59), "2027-01-01 02:59"),
+    (SAO_PAULO, date(2027, 1, 1), time(0, 0), "2027-01-01 03:00"),
+    (NEW_YORK, date(2026, 3, 8), time(1, 59), "2026-03-08 06:59"),
+    (NEW_YORK, date(2026, 3, 8), time(2, 0), "2026-03-08 07:00"),
+    (NEW_YORK, date(2026, 3, 8), time(2, 30), "2026-03-08 07:00"),
+    (NEW_YORK, date(2026, 3, 8), time(3, 0), "2026-03-08 07:00"),
+    (NEW_YORK, date(2026, 11, 1), time(0, 0), "2026-11-01 04:00"),
+    (NEW_YORK, date(2026, 11, 1), time(1, 30), "2026-11-01 05:30"),  # twice: the first
+    (NEW_YORK, date(2026, 11, 1), time(2, 0), "2026-11-01 07:00"),
+    (NEW_YORK, date(2026, 12, 31), time(23, 59), "2027-01-01 04:59"),
+    (NEW_YORK, date(2027, 1, 1), time(0, 0), "2027-01-01 05:00"),
+    (LISBON, date(2026, 3, 29), time(0, 0), "2026-03-29 00:00"),
+    (LISBON, date(2026, 3, 29), time(1, 0), "2026-03-29 01:00"),
+    (LISBON, date(2026, 3, 29), time(1, 30), "2026-03-29 01:00"),
+    (LISBON, date(2026, 3, 29), time(2, 30), "2026-03-29 01:30"),
+    (LISBON, date(2026, 10, 25), time(0, 30), "2026-10-24 23:30"),
+    (LISBON, date(2026, 10, 25), time(1, 30), "2026-10-25 00:30"),  # twice: the first
+    (LISBON, date(2026, 10, 25), time(2, 0), "2026-10-25 02:00"),
+    (LISBON, date(2026, 12, 31), time(23, 59), "2026-12-31 23:59"),
+    (LISBON, date(2027, 1, 1), time(0, 0), "2027-01-01 00:00"),
+]
+
+
+def minutes_around(at: datetime, hours: int) -> list[datetime]:
+    start = at - timedelta(hours=hours)
+    return [start + timedelta(minutes=n) for n in range(2 * hours * 60)]
+
+
+@pytest.mark.parametrize(("zone", "day", "at", "expected"), DAYLIGHT)
+def test_it_is_due_once_on_a_day_on_which_clocks_are_set(
+    zone: str, day: date, at: time, expected: str
+) -> None:
+    instant = datetime.fromisoformat(f"{expected}+00:00")
+    weekly = newsletter(
+        zone=zone,
+        release_weekday=day.weekday(),
+        release_time=at,
+        created_at=datetime(2018, 1, 1, tzinfo=UTC),
+    )
+    release_schedule = schedules.of(weekly)[0]
+    seen: dict[datetime, datetime] = {}  # due -> the first minute at which it had come
+    for minute in minutes_around(instant, 13):
+        for found in release_schedule.came(minute):
+            seen.setdefault(found, minute)
+    of_the_day = [found for found in seen if found > instant - timedelta(days=5)]
+    assert of_the_day == [instant]
+    assert seen[instant] == instant
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("zone", "day", "at", "expected"),
+    [
+        (SAO_PAULO, date(2018, 11, 4), time(0, 0), "2018-11-04 03:00"),
+        (NEW_YORK, date(2026, 3, 8), time(2, 30), "2026-03-08 07:00"),
+        (LISBON, date(2026, 10, 25), time(1, 30), "2026-10-25 00:30"),
+    ],
+)
+def test_a_tick_each_minute_makes_one_run(
+    zone: str, day: date, at: time, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instant = datetime.fromisoformat(f"{expected}+00:00")
+    weekly = cast.newsletter(
+        zone=zone, release_weekday=day.weekday(), release_time=at, safety_net_time=time(9)
+    )
+    Newsletter.objects.filter(pk=weekly.pk).update(created_at=instant - timedelta(days=1))
+    for minute in minutes_around(instant, 2):
+        monkeypatch.setattr(schedules, "database_now", lambda minute=minute: minute)
+        schedules.tick()
+    made = Occurrence.objects.filter(schedule="release")
+    assert list(made.values_list("due_utc", flat=True)) == [instant]
+    assert Job.objects.filter(name="release").count() == 1
+
+
 def test_a_missed_release_is_noticed_days_later() -> None:
-    assert due(newsletter(), 2026, 6, 5, 12) == [datetime(2026, 6, 1, 7, tzinfo=UTC)]
+    assert due(newsletter(), 2026, 6, 8, 6, 59) == [datetime(2026, 6, 1, 7, tzinfo=UTC)]
 
 
-def test_a_week_later_it_is_history() -> None:
-    assert due(newsletter(), 2026, 6, 8, 6, 59) == []
+def test_after_a_week_it_is_the_next_that_counts() -> None:
+    assert due(newsletter(), 2026, 6, 8, 7, 0) == [datetime(2026, 6, 8, 7, tzinfo=UTC)]
 
 
 def test_a_newsletter_that_is_younger_than_the_hour_missed_nothing() -> None:
@@ -158,7 +244,7 @@ def test_the_tick_starts_the_approved_issue() -> None:
 def test_two_ticks_make_an_occurrence_once() -> None:
     at_noon()
     made = schedules.tick()
-    assert (made, schedules.tick()) == (2, 0)
+    assert (made, schedules.tick()) == (3, 0)
     assert Job.objects.filter(name="release").count() == 1
 
 
@@ -178,19 +264,37 @@ def test_two_hosts_that_tick_at_once_make_an_occurrence_once() -> None:
     for thread in threads:
         thread.join(30)
     drain(but="await_podcast")
-    assert Occurrence.objects.count() == 2
-    assert Job.objects.filter(name__in=["release", "safety_net"]).count() == 2
+    made = Occurrence.objects.values_list("schedule", flat=True)
+    assert sorted(made) == ["prune", "release", "safety_net"]
+    assert Job.objects.filter(name__in=["release", "safety_net", "prune"]).count() == 3
     assert history(issue).count("the release starts") == 1
 
 
 @pytest.mark.django_db
-def test_one_bad_newsletter_does_not_stop_the_others() -> None:
+@pytest.mark.parametrize("odd", [{"zone": "Nowhere/At_All"}, {"zone": ""}, {"release_weekday": 9}])
+def test_one_bad_newsletter_does_not_stop_the_others(odd: dict[str, Any]) -> None:
     bad = at_noon(slug="bad", name="A bad one")
-    Newsletter.objects.filter(pk=bad.pk).update(zone="Nowhere/At_All")
+    Newsletter.objects.filter(pk=bad.pk).update(**odd)
     issue = cast.approved(at_noon())
     schedules.tick()
     drain(but="await_podcast")
     assert state_of(issue) == "awaiting_podcast"
+
+
+@pytest.mark.django_db
+def test_a_bad_newsletter_is_told_once_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = cast.newsletter(slug="bad", name="A bad one")
+    Newsletter.objects.filter(pk=bad.pk).update(zone="Nowhere/At_All")
+    morning = datetime(2026, 6, 1, 8, tzinfo=UTC)
+    for hours in (0, 1, 15, 16, 17):  # the last two are tomorrow
+        now = morning + timedelta(hours=hours)
+        monkeypatch.setattr(schedules, "database_now", lambda now=now: now)
+        schedules.tick()
+    told = Notification.objects.filter(channel="log").order_by("id")
+    assert [row.key.rpartition(":")[2] for row in told] == ["2026-06-01", "2026-06-02"]
+    assert told[0].notice["event"] == "schedule_failed"
+    assert told[0].notice["level"] == "error"
+    assert "Nowhere/At_All" in told[0].notice["lines"][0]
 
 
 @pytest.mark.django_db
@@ -199,7 +303,8 @@ def test_nothing_is_made_on_another_day() -> None:
     weekly.release_weekday = (weekly.release_weekday + 1) % 7
     weekly.save()
     Newsletter.objects.update(created_at=database_now() - timedelta(hours=1))
-    assert schedules.tick() == 0
+    schedules.tick()
+    assert Occurrence.objects.get().schedule == "prune"
 
 
 @pytest.mark.django_db
@@ -208,7 +313,96 @@ def test_an_occurrence_that_is_gone_is_discarded() -> None:
     schedules.tick()
     Occurrence.objects.all().delete()
     drain()
-    assert set(Job.objects.values_list("state", flat=True)) == {"discarded"}
+    ended = Job.objects.exclude(name="prune").values_list("state", flat=True)
+    assert list(ended) == ["discarded", "discarded"]
+
+
+# --- the house
+
+
+def pruned(*now: int) -> list[datetime]:
+    at = datetime(*now, tzinfo=UTC)  # type: ignore[misc,arg-type]
+    return [due for found in schedules.OF_THE_HOUSE for due in found.came(at)]
+
+
+def test_the_prune_is_due_each_day_at_half_past_three() -> None:
+    assert pruned(2026, 6, 1, 3, 30) == [datetime(2026, 6, 1, 3, 30, tzinfo=UTC)]
+    assert pruned(2026, 6, 2, 3, 30) == [datetime(2026, 6, 2, 3, 30, tzinfo=UTC)]
+
+
+def test_a_prune_that_was_missed_is_made_within_a_day() -> None:
+    assert pruned(2026, 6, 2, 3, 29) == [datetime(2026, 6, 1, 3, 30, tzinfo=UTC)]
+
+
+@pytest.mark.django_db
+def test_the_prune_needs_no_newsletter() -> None:
+    assert schedules.tick() == 1
+    assert drain() == ["prune"]
+    row = Occurrence.objects.get()
+    assert (row.newsletter, row.note) == (None, "nothing was old enough")
+
+
+@pytest.mark.django_db
+def test_the_database_lets_the_house_have_an_occurrence_once() -> None:
+    """NULL equals nothing: the newsletters' constraint would let any number in."""
+    at = database_now()
+    Occurrence.objects.create(schedule="prune", newsletter=None, due_utc=at)
+    with pytest.raises(IntegrityError):
+        Occurrence.objects.create(schedule="prune", newsletter=None, due_utc=at)
+
+
+# --- what comes next (for the operations page)
+
+
+@pytest.mark.django_db
+def test_it_is_known_what_came_last_and_what_comes_next() -> None:
+    weekly = cast.newsletter()
+    due = datetime(2026, 6, 1, 7, tzinfo=UTC)
+    for weeks in (2, 1):
+        Occurrence.objects.create(
+            schedule="release", newsletter=weekly, due_utc=due - timedelta(weeks=weeks)
+        )
+    found = {row.schedule: row for row in schedules.upcoming(due - timedelta(minutes=1))}
+    assert set(found) == {"prune", "release", "safety_net"}
+    assert found["release"].next == due
+    last = found["release"].last
+    assert last is not None
+    assert last.due_utc == due - timedelta(weeks=1)
+    assert (found["prune"].newsletter, found["prune"].last) == (None, None)
+    assert found["prune"].next == datetime(2026, 6, 2, 3, 30, tzinfo=UTC)
+    assert found["safety_net"].next == datetime(2026, 6, 1, 7, 5, tzinfo=UTC)
+
+
+@pytest.mark.django_db
+def test_after_the_hour_the_next_is_in_a_week() -> None:
+    cast.newsletter()
+    due = datetime(2026, 6, 1, 7, tzinfo=UTC)
+    found = {row.schedule: row.next for row in schedules.upcoming(due)}
+    assert found["release"] == due + timedelta(weeks=1)
+
+
+@pytest.mark.django_db
+def test_a_bad_newsletter_has_no_next_and_hides_no_other() -> None:
+    bad = cast.newsletter(slug="bad", name="A bad one")
+    Newsletter.objects.filter(pk=bad.pk).update(zone="Nowhere/At_All")
+    cast.newsletter()
+    found = {
+        (row.schedule, row.newsletter.slug if row.newsletter else ""): row.next
+        for row in schedules.upcoming(database_now())
+    }
+    assert len(found) == 5
+    assert {name for name, at in found.items() if at is None} == {
+        ("release", "bad"),
+        ("safety_net", "bad"),
+    }
+
+
+@pytest.mark.django_db
+def test_many_newsletters_cost_no_more_queries(django_assert_num_queries: Any) -> None:
+    for number in range(20):
+        cast.newsletter(slug=f"n{number}", name=f"N {number}")
+    with django_assert_num_queries(5):
+        assert len(schedules.upcoming(database_now())) == 41
 
 
 # --- which issue
