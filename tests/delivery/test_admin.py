@@ -13,7 +13,16 @@ from django.urls import reverse
 from pytest_django import DjangoAssertNumQueries
 
 from delivery import sending
-from delivery.models import EmailDelivery, Job, Lease, Notification, Occurrence
+from delivery.models import (
+    Alert,
+    CircuitBreaker,
+    EmailDelivery,
+    Job,
+    Lease,
+    Notification,
+    Occurrence,
+    TransactionalMail,
+)
 from newsletter.models import (
     Issue,
     Newsletter,
@@ -92,6 +101,9 @@ def everything(newsletter: Newsletter) -> Issue:
     Notification.objects.create(key="started:1", channel="discord", issue=issue, notice=notice)
     Suppression.objects.create(address_key=address_key("x@example.org"), reason="complaint")
     Podcast.objects.create(issue=issue, newsletter=newsletter, waiting_since=now)
+    CircuitBreaker.objects.create(name="github", changed_at=now)
+    Alert.objects.create(name="failures:publish", raised_at=now, times=1)
+    TransactionalMail.objects.create(kind="test", address="bob@example.org", issue=issue, nonce="n")
     issue.refresh_from_db()
     return issue
 
@@ -189,27 +201,6 @@ def test_no_page_shows_a_token(editing: Client, weekly: Newsletter) -> None:
     lease = Lease.objects.get()
     page = editing.get(reverse("admin:delivery_lease_change", args=[lease.pk]))
     assert lease.token not in page.content.decode()
-
-
-def test_a_dead_job_is_queued_again(editing: Client, weekly: Newsletter) -> None:
-    everything(weekly)
-    job = Job.objects.order_by("id")[0]
-    Job.objects.update(state="done")
-    Job.objects.filter(pk=job.pk).update(state="dead")
-    data = {"action": "queue_again", "_selected_action": [job.pk]}
-    answer = editing.post(reverse("admin:delivery_job_changelist"), data, follow=True)
-    assert "1 jobs were queued again." in answer.content.decode()
-    assert Job.objects.get(pk=job.pk).state == "queued"
-
-
-def test_queueing_again_needs_its_permission(client: Client, weekly: Newsletter) -> None:
-    everything(weekly)
-    client.force_login(cast.editor("bruno", "view_job"))
-    job = Job.objects.order_by("id")[0]
-    Job.objects.filter(pk=job.pk).update(state="dead")
-    data = {"action": "queue_again", "_selected_action": [job.pk]}
-    client.post(reverse("admin:delivery_job_changelist"), data)
-    assert Job.objects.get(pk=job.pk).state == "dead"
 
 
 # The form
