@@ -1,7 +1,7 @@
 # Carteiro. `make demo` shows it, `make test` proves it. Needs Python 3.11 to 3.13 (with venv), git and make.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser lint format lock clean
+.PHONY: help demo test test-browser chaos-jobs stops night lint format lock clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -19,11 +19,21 @@ demo: $(VENV)/.ready ## the whole week with a sample issue; ONCE=1 ends after th
 	@$(PY) manage.py demo $(if $(ONCE),--once)
 
 test: $(VENV)/.ready-dev ## the suite, on SQLite and on PostgreSQL
-	TEST_DATABASE=sqlite $(PY) -m pytest
-	TEST_DATABASE=postgres $(PY) -m pytest
+	TEST_DATABASE=sqlite $(PY) -m pytest -n 2 --dist loadfile
+	TEST_DATABASE=postgres $(PY) -m pytest -n 2 --dist loadfile
 
 test-browser: $(VENV)/.ready-dev ## the pages, in a real Chromium
 	$(PY) -m pytest -m browser tests/browser
+
+chaos-jobs: $(VENV)/.ready-dev ## kill -9 of random parts of `work` under load: 100 on each database (half an hour)
+	$(PY) -m tests.chaos.storm --kills 100 --database sqlite
+	$(PY) -m tests.chaos.storm --kills 100 --database postgres
+
+stops: $(VENV)/.ready-dev ## SIGTERM to `work`, idle and busy, alone and to all: 40 times each (a quarter of an hour)
+	$(PY) -m tests.chaos.stops --times 40
+
+night: $(VENV)/.ready-dev ## `work` for 30 minutes at 20 jobs/s: memory, descriptors, tables
+	$(PY) -m tests.chaos.night --minutes 30 --rate 20
 
 lint: $(VENV)/.ready-dev ## style, types, import contracts, migrations, deployment check
 	$(PY) -m ruff check

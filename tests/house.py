@@ -108,8 +108,12 @@ class House:
 
     def python(self, code: str, *args: str) -> subprocess.Popen[str]:
         """Start a Python program that sees this house's settings."""
+        return self.program("-c", code, *args)
+
+    def program(self, *args: str) -> subprocess.Popen[str]:
+        """The same, by the interpreter's own arguments."""
         process = subprocess.Popen(
-            [sys.executable, "-c", code, *args],
+            [sys.executable, *args],
             cwd=ROOT,
             env=self.environment,
             stdin=subprocess.PIPE,
@@ -120,12 +124,14 @@ class House:
         self.started.append(process)
         return process
 
-    def start_work(self, *, ready: bool = True) -> Work:
-        """Start `work`; `ready` waits until its lanes are up."""
+    def start_work(
+        self, *, ready: bool = True, program: tuple[str, ...] = ("manage.py", "work")
+    ) -> Work:
+        """Start `work`, or a program that runs it; `ready` waits until its lanes are up."""
         started = self.log_text().count("work.started")
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "manage.py", "work"],
+                [sys.executable, *program],
                 cwd=ROOT,
                 env=self.environment,
                 stdout=log,

@@ -78,7 +78,11 @@ def test_no_process_outlives_a_killed_supervisor(house: House, server: SmtpStand
     assert_the_promises_held(house, server, unknowns=WINDOW * SENDERS)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, signal.SIGINT, signal.SIGHUP],
+    ids=["SIGTERM", "SIGINT", "SIGHUP"],
+)
 def test_a_stop_in_the_middle_leaves_nothing_unknown(
     house: House, server: SmtpStandIn, number: int
 ) -> None:
