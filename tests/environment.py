@@ -62,6 +62,25 @@ def _prepare() -> None:
 _prepare()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On PostgreSQL the tests that meet a database: the others would say the same once more."""
+    if os.environ.get("TEST_DATABASE", "sqlite") != "postgres":
+        return
+    meeting = [item for item in items if _meets_a_database(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(meeting)])
+    items[:] = meeting
+
+
+def _meets_a_database(item: pytest.Item) -> bool:
+    fixtures = getattr(item, "fixturenames", ())
+    module = getattr(item, "module", None)
+    return (
+        item.get_closest_marker("django_db") is not None
+        or not {"db", "transactional_db"}.isdisjoint(fixtures)
+        or any(hasattr(module, name) for name in ("a_house", "House"))
+    )
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A skip is a failure: what a test needs, it brings."""
