@@ -15,6 +15,7 @@ SHORT = {
     "SENDER_SECONDS": "1",
     "BREAKER_SECONDS": "2",
     "CHAOS_MINUTE": "8",
+    "CHAOS_CRASHES": "30",
 }
 DEFAULT = {"LEASE_SECONDS": "30"}  # a house's own default is shorter
 # django-q2's scheduler fails at the first, and counts the minutes of two thousand years at the second: in a transaction

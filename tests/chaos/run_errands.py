@@ -27,6 +27,8 @@ def main() -> None:
 
     if minute := os.environ.get("CHAOS_MINUTE"):
         errands.shorten_the_minute(float(minute))
+    if crashes := os.environ.get("CHAOS_CRASHES"):
+        errands.forgive_crashes(int(crashes))
     match sys.argv[1:]:
         case ["load", rate, seed]:
             print(errands.load(float(rate), int(seed)))
