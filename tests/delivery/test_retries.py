@@ -197,7 +197,8 @@ def test_an_open_breaker_delays_it_and_spends_no_attempt(declare: Declare) -> No
     row = job()
     for _ in range(10):
         row = run(row)
-    assert (row.state, row.failures, row.due_at) == (JobState.QUEUED, 0, until)
+    assert (row.state, row.failures) == (JobState.QUEUED, 0)
+    assert abs(row.due_at - until) < 5 * SECOND
     assert JobTally.objects.get(ending="delayed").runs == 10
 
 
