@@ -1,20 +1,18 @@
 from __future__ import annotations
 
-from typing import Any
-
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from delivery.models import EmailDelivery
-from newsletter.models import Transition
 from newsletter.models.transition import Subject
 
-from .base import ReadOnlyAdmin
+from .base import HistoryAdmin
 
 
 @admin.register(EmailDelivery)
-class EmailDeliveryAdmin(ReadOnlyAdmin):
+class EmailDeliveryAdmin(HistoryAdmin):
+    subject = Subject.DELIVERY
     list_display = ["id", "issue", "address", "status", "reason", "attempt", "settled_at"]
     list_select_related = ["issue"]
     list_filter = ["status", ("issue", admin.RelatedOnlyFieldListFilter)]
@@ -28,17 +26,3 @@ class EmailDeliveryAdmin(ReadOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[EmailDelivery]:
         """Without the issue's text, which would come again with each row."""
         return super().get_queryset(request).defer("issue__markdown", "issue__snapshot")
-
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> Any:
-        rows = (
-            Transition.objects.of(Subject.DELIVERY, int(object_id))
-            if object_id.isdecimal()
-            else Transition.objects.none()
-        )
-        return super().change_view(request, object_id, form_url, {"transitions": rows})

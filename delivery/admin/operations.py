@@ -22,10 +22,9 @@ from delivery.models import (
 from delivery.queue.registry import REGISTRY
 from delivery.templatetags import operations as shown
 from delivery.views import dead_letters
-from newsletter.models import Transition
 from newsletter.models.transition import Subject
 
-from .base import ReadOnlyAdmin
+from .base import HistoryAdmin, ReadOnlyAdmin
 
 AT_ONCE = 200  # jobs of one bulk action
 
@@ -49,7 +48,8 @@ class NameFilter(admin.SimpleListFilter):
 
 
 @admin.register(Job)
-class JobAdmin(ReadOnlyAdmin):
+class JobAdmin(HistoryAdmin):
+    subject = Subject.JOB
     list_display = ["key", "outcome_in_short", "state", "lane", "due_at", "runs", "failures"]
     list_filter = ["state", "lane", NameFilter]
     sortable_by = ()  # the table is big, and only its ids are in order
@@ -97,20 +97,6 @@ class JobAdmin(ReadOnlyAdmin):
 
     def has_act_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("delivery.change_job")
-
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> Any:
-        rows = (
-            Transition.objects.of(Subject.JOB, int(object_id))
-            if object_id.isdecimal()
-            else Transition.objects.none()
-        )
-        return super().change_view(request, object_id, form_url, {"transitions": rows})
 
 
 def _act(action: str, request: HttpRequest, rows: QuerySet[Job]) -> None:
