@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import structlog
-from django.db import InterfaceError, OperationalError, connection
+from django.db import InterfaceError, InternalError, OperationalError, connection
 
 log = structlog.get_logger(__name__)
 
 PAUSE = 0.5
+# A database that is away, or that may not be written just now: PostgreSQL calls a demoted primary an InternalError.
+AWAY = (OperationalError, InterfaceError, InternalError)
 
 T = TypeVar("T")
 
@@ -22,7 +24,7 @@ def until_written(commit: Callable[[], T], seconds: float) -> T:
     while True:
         try:
             return commit()
-        except (OperationalError, InterfaceError):
+        except AWAY:
             if time.monotonic() > give_up:
                 raise
             log.warning("database.trouble")

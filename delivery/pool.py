@@ -5,21 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from .channel import transport
+from .copies import Row
 from .transports import Connection
-
-
-@dataclass(frozen=True)
-class Row:
-    """A claimed row: all that its bytes depend on, beside the compiled issue."""
-
-    id: int
-    address: str
-    name: str
-    token: str
-
 
 Deliver = Callable[[Connection, Row, int], bool]
 
@@ -28,6 +17,7 @@ class ConnectionPool:
     """A pool of `size` threads and as many connections; used as a context, it ends when all have answered."""
 
     def __init__(self, size: int) -> None:
+        self._size = size
         way_out = transport()
         self._pool = ThreadPoolExecutor(size, thread_name_prefix="wire")
         # The last one used is taken first, so that no more are opened than are needed.
@@ -38,8 +28,10 @@ class ConnectionPool:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True)
-        for held in self._idle:
-            held.close()
+        with ThreadPoolExecutor(
+            self._size
+        ) as closing:  # a server that hangs at QUIT costs its time once
+            closing.map(lambda held: held.close(), self._idle)
 
     def submit(self, deliver: Deliver, row: Row, attempt: int) -> None:
         self._pool.submit(self._with_connection, deliver, row, attempt)

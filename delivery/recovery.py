@@ -7,14 +7,14 @@ from datetime import timedelta
 import structlog
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Exists, F, OuterRef, QuerySet
 
-from newsletter.models import Issue, Transition, database_now, update_returning
+from newsletter.models import Issue, database_now
 from newsletter.models.issue import IssueState as S
-from newsletter.models.transition import Subject
 
-from . import clock, queue, sending
-from .models import EmailDelivery, Job, Lease
-from .models.email_delivery import OPEN, DeliveryStatus
+from . import clock, moves, queue, sending
+from .ledger import move
+from .models import EmailDelivery, House, Job, Lease
 from .models.job import JobState
 from .steps import enqueue_step
 
@@ -29,18 +29,25 @@ def recover() -> dict[str, int]:
     """
     if seconds := clock.jump():
         log.warning("recovery.waits", jump=round(seconds, 1))
-        return dict.fromkeys(("jobs", "unknown", "freed", "expired", "woken"), 0)
+        return dict.fromkeys(("jobs", "unknown", "freed", "skipped", "expired", "woken"), 0)
     _end_impossible_leases()
+    mailed = list(_with_open_rows())
     found = {
         "jobs": queue.recover(),
         "unknown": _tell_unknown(),
         "freed": _free(),
-        "expired": sum(sending.expire(issue) for issue in Issue.objects.filter(state=S.SENDING)),
-        "woken": sum(_go_on(issue) for issue in Issue.objects.running().unhindered()),
+        "skipped": _skip_cancelled(),
+        "expired": sum(sending.expire(issue) for issue in mailed),
+        "woken": _wake(mailed),
     }
     if any(found.values()):
         log.info("recovered", **found)
     return found
+
+
+def wake() -> int:
+    """Want all that runs to go on, as after a pause of everything; how many got a job."""
+    return _wake(list(_with_open_rows()))
 
 
 def _end_impossible_leases() -> None:
@@ -53,30 +60,50 @@ def _end_impossible_leases() -> None:
 
 def _tell_unknown() -> int:
     """sending -> unknown where the sender's lease is over: nobody can tell, and it is never resent by itself."""
-    reason = "its sender died or was lost while the row was on the wire"
+    note = "its sender died or was lost while the row was on the wire"
     with transaction.atomic():
-        won = update_returning(
-            EmailDelivery.objects.filter(status=DeliveryStatus.SENDING).orphaned(),
-            status=DeliveryStatus.UNKNOWN,
+        rows = EmailDelivery.objects.filter(sender__isnull=False)
+        # Its sender stays on the row: whom an operator may ask.
+        lost = move(
+            moves.LOSE,
+            rows,
             reason="sender_lost",
-            settled_at=database_now(),
+            note=note,
+            actor="recovery",
+            sender=F("sender"),
         )
-        ids = (id for (id,) in won)
-        Transition.objects.record(Subject.DELIVERY, ids, "sending", "unknown", reason, "recovery")
-    return len(won)
+    return len(lost)
 
 
 def _free() -> int:
     """Rows that a dead sender had claimed and not begun are anybody's."""
-    return EmailDelivery.objects.pending().orphaned().update(sender=None, fence=None)
+    return len(move(moves.FREE, EmailDelivery.objects.all()))
+
+
+def _skip_cancelled() -> int:
+    """What a cancel in a request had no time for."""
+    pending = EmailDelivery.objects.pending().filter(issue_id=OuterRef("pk"))
+    issues = Issue.objects.filter(Exists(pending), state=S.CANCELLED)
+    return sum(sending.skip_cancelled(issue, "recovery") for issue in issues)
+
+
+def _with_open_rows() -> QuerySet[Issue]:
+    """Mailed issues that still owe copies: the ones that are sending, and those where a copy is resent."""
+    pending = EmailDelivery.objects.pending().filter(issue_id=OuterRef("pk"))
+    resent = Issue.objects.filter(Exists(pending), state=S.SENT)
+    return Issue.objects.filter(state=S.SENDING) | resent
+
+
+def _wake(mailed: list[Issue]) -> int:
+    """The runs, and the closed issues that owe a copy again, wherever nothing holds them."""
+    if House.read().is_held:
+        return 0
+    closed = [issue for issue in mailed if issue.state == S.SENT and issue.may_send]
+    return sum(_go_on(issue) for issue in [*Issue.objects.running().unhindered(), *closed])
 
 
 def _go_on(issue: Issue) -> bool:
     """A run whose job is gone gets it back; a ledger with nothing open gets its close."""
-    if issue.state != S.SENDING or _has_open_rows(issue):
+    if issue.state != S.SENDING or sending.owes(issue):
         return enqueue_step(issue, hurry=False)
     return queue.ensure("close", key=f"close:{issue.pk}", issue_id=issue.pk, id=issue.pk)
-
-
-def _has_open_rows(issue: Issue) -> bool:
-    return EmailDelivery.objects.of(issue.pk).filter(status__in=OPEN).exists()

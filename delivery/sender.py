@@ -14,24 +14,24 @@ from typing import Any, TypeVar
 
 import structlog
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import Error, connection, transaction
 from django.db.models import F
 
-from newsletter.models import Issue, Transition, database_now, update_returning
-from newsletter.models.gate import queue_for_issue
-from newsletter.models.transition import Subject
+from newsletter.models import Issue, database_now, update_returning
+from newsletter.models.gate import queue_for_house, queue_for_issue
 
-from . import limits
+from . import limits, moves
 from .breakers import Breaker
 from .channel import CHANNEL
-from .message import Recipient, envelope_address, stamp
-from .models import CompiledIssue, EmailDelivery, Lease
-from .models.email_delivery import DeliveryStatus
+from .copies import Copies, Row, read_rows
+from .ledger import move
+from .models import CompiledIssue, EmailDelivery, House, Lease
+from .models.email_delivery import EmailDeliveryQuerySet
 from .patience import until_written
-from .pool import ConnectionPool, Row
+from .pool import ConnectionPool
 from .results import Result, record
 from .stopping import stopping
-from .transports import Connection, Envelope
+from .transports import Connection
 from .transports.outcomes import Outcome, Phase, Verdict
 
 log = structlog.get_logger(__name__)
@@ -39,6 +39,10 @@ log = structlog.get_logger(__name__)
 BATCH = 200
 # It is ours where the servers refuse many for policy: pause, before a reputation is gone (design, section 5).
 POLICY_LAST, POLICY_COUNT, POLICY_SHARE = 50, 5, 0.2
+# And where the first of an issue are refused for good, for whatever reason: that is no list of people who asked for it.
+FIRST, REFUSED_SHARE = 200, 0.05
+# Outcomes of what was marked and not begun: it goes back, and is nobody's trouble.
+LEASE_OVER, TURN_OVER = "lease_over", "turn_over"
 DOUBTFUL = 5
 TICK = 0.5
 # SQLite has one writer, and who waits for the lock asks for it only now and then: senders that commit back to back
@@ -51,13 +55,14 @@ T = TypeVar("T")
 
 
 class Sender:
-    def __init__(self, issue: Issue, lease: Lease, breaker: Breaker) -> None:
+    def __init__(self, issue: Issue, lease: Lease, breaker: Breaker, leased_at: float) -> None:
+        """`leased_at`: a monotonic time before the lease was taken."""
         compiled = CompiledIssue.objects.get(pk=issue.pk)
         self.issue = issue
         self.lease = lease
         self.breaker = breaker
-        self.message = compiled.message
-        self.mail_from = compiled.mail_from
+        self.copies = Copies(compiled)
+        self.first = compiled.results < FIRST
         self.claimed: deque[Row] = deque()
         self.on_wire: dict[int, int] = {}  # delivery -> attempt
         self.results: queues.SimpleQueue[Result] = queues.SimpleQueue()
@@ -66,6 +71,7 @@ class Sender:
         self.sent = 0
         self.pause_reason = ""
         self.channel_trouble = ""
+        self.retry_after: float | None = None  # seconds that the other side named
         # Rows on the wire at once: less by each connection that the server would not open; one as a breaker's probe.
         self.room = 1 if breaker.probing else settings.DELIVERY_WINDOW
         self.opened = False  # the server has let one of our connections in
@@ -75,11 +81,14 @@ class Sender:
         self.refused_opening = ""
         self.held = True  # the lease, and the issue's word that it may be sent
         self.wait_for_rate = 0.0
-        self.renewed_at = time.monotonic()
+        self.renewed_at = leased_at
+        self.deadline = time.monotonic() + settings.SENDER_SECONDS
+        self.shaken = (
+            False  # a statement failed: perhaps its COMMIT was heard, and only the reply was lost
+        )
 
     def run(self) -> None:
         """Drain until the ledger has nothing for us, the turn is over, or something says stop."""
-        self.deadline = time.monotonic() + settings.SENDER_SECONDS
         threads = min(settings.DELIVERY_CONNECTIONS, settings.DELIVERY_WINDOW)
         with ConnectionPool(threads) as wire:
             while self._step(wire):
@@ -134,6 +143,8 @@ class Sender:
         )
 
     def _has_more(self, won: list[Any]) -> bool:
+        if self.wait_for_rate > settings.SENDER_SECONDS / 2:
+            return False
         return bool(won or self.claimed or self.wait_for_rate)
 
     def _claim(self) -> None:
@@ -148,7 +159,7 @@ class Sender:
         self.cursor = 0
 
     def _lease_batch(self, start: int) -> list[Row]:
-        free = EmailDelivery.objects.of(self.issue.pk).due().unclaimed().filter(id__gt=start)
+        free = EmailDelivery.objects.of(self.issue.pk).open_to(moves.CLAIM).filter(id__gt=start)
         with transaction.atomic():
             batch = free.order_by("id").select_for_update(skip_locked=True)[:BATCH]
             # A list, not a subquery: PostgreSQL runs that again for each row that it meets, and claims them all.
@@ -157,59 +168,77 @@ class Sender:
             if not alive:
                 self.held = False
                 return []
-            won = update_returning(
-                EmailDelivery.objects.pending().unclaimed().filter(id__in=ids),
-                sender=self.lease.pk,
-                fence=self.lease.fence,
-            )
-            rows = (
-                EmailDelivery.objects.filter(id__in=[id for (id,) in won])
-                .order_by("id")
-                .values_list("id", "address", "name", "subscription__token")
-            )
-            return [Row(id, address, name, token or "") for id, address, name, token in rows]
+            rows = EmailDelivery.objects.filter(id__in=ids)
+            won = move(moves.CLAIM, rows, sender=self.lease.pk, fence=self.lease.fence)
+            return read_rows([id for (id,) in won])
 
     def _commit(self, results: list[Result], starting: bool) -> list[tuple[Row, int]]:
         """One transaction: results in, lease renewed, next rows marked `sending`. The rows that were won."""
-        if not results and not starting and not self._renewal_is_due():
+        renewing = self._renewal_is_due()
+        if not results and not starting and not renewing and not self.shaken:
             return []
-        with transaction.atomic():
-            # FOR SHARE against the FOR UPDATE of pause and cancel; SQLite has one writer anyway.
-            issue = self._read_issue()
-            record(issue, results)
-            self._renew()
-            self.held = self.held and issue.may_send
-            return self._mark_sending() if starting and self.held else []
+        now, claimed = time.monotonic(), self.claimed.copy()
+        try:
+            with transaction.atomic():
+                won = self._write(results, starting, renewing)
+        except Error:
+            self.claimed = claimed
+            raise
+        if renewing:
+            self.renewed_at = now
+        self.shaken = False
+        return won
 
-    def _read_issue(self) -> Issue:
+    def _write(
+        self, results: list[Result], starting: bool, renewing: bool
+    ) -> list[tuple[Row, int]]:
+        issue = self._read_standing()
+        changed = record(issue, results)
+        if self.first:
+            self._count_first(changed)
+        if renewing:
+            self._renew()
+        won = self._adopt([]) if self.shaken else []
+        if starting and self.held and not self.pause_reason:
+            won += self._mark_sending(len(won))
+            if self.shaken:
+                # PostgreSQL may have been about to commit when we looked: the mark waited for that, and won nothing.
+                won += self._adopt([row.id for row, _ in won])
+        return won
+
+    def _read_standing(self) -> Issue:
+        """The issue, FOR SHARE against the FOR UPDATE of pause and cancel; SQLite has one writer anyway."""
+        queue_for_house(shared=True)
         queue_for_issue(self.issue.pk, shared=True)
         rows = Issue.objects.only(*STANDING).filter(pk=self.issue.pk)
         if connection.vendor == "postgresql":
             sql, params = rows.query.sql_with_params()
-            return Issue.objects.raw(f"{sql} FOR SHARE", params)[0]
-        return rows.get()
+            issue: Issue = Issue.objects.raw(f"{sql} FOR SHARE", params)[0]
+        else:
+            issue = rows.get()
+        self.held = self.held and issue.may_send and not House.objects.held().exists()
+        return issue
 
     def _renewal_is_due(self) -> bool:
         return bool(time.monotonic() - self.renewed_at >= settings.LEASE_SECONDS / 3)
 
     def _renew(self) -> None:
-        if self._renewal_is_due():
-            alive = self.lease.renew()  # also while paused: rows are on the wire
-            self.held = self.held and alive
-            self.breaker.renew()
-            self.renewed_at = time.monotonic()
+        alive = self.lease.renew()  # also while paused: rows are on the wire
+        self.held = self.held and alive
+        self.breaker.renew()
 
-    def _mark_sending(self) -> list[tuple[Row, int]]:
-        room = max(0, self.room - len(self.on_wire))
+    def _mark_sending(self, adopted: int) -> list[tuple[Row, int]]:
+        room = max(0, self.room - len(self.on_wire) - adopted)
         granted, self.wait_for_rate = limits.take(CHANNEL, min(room, len(self.claimed)))
         batch = {row.id: row for row in (self.claimed.popleft() for _ in range(granted))}
         if not batch:
             return []
-        mine = EmailDelivery.objects.filter(id__in=batch).pending().held_by(self.lease)
-        won = update_returning(
-            mine.with_consent(),
-            ("id", "attempt"),
-            status=DeliveryStatus.SENDING,
+        rows = EmailDelivery.objects.filter(id__in=batch)
+        won = move(
+            moves.START,
+            rows,
+            facts={"lease": self.lease},
+            fields=("id", "attempt"),
             attempt=F("attempt") + 1,
             sending_at=database_now(),
             next_attempt_at=None,
@@ -217,27 +246,50 @@ class Sender:
             reply="",
         )
         if len(won) < len(batch):
-            self._skip_without_consent(list(batch))
+            self._skip_unwilling(rows)
         return [(batch[id], attempt) for id, attempt in won]
 
-    def _skip_without_consent(self, ids: list[int]) -> None:
-        mine = EmailDelivery.objects.filter(id__in=ids).pending().held_by(self.lease)
-        gone = update_returning(
-            mine.exclude(pk__in=mine.with_consent().values("pk")),
-            status=DeliveryStatus.SKIPPED,
+    def _skip_unwilling(self, rows: EmailDeliveryQuerySet) -> None:
+        move(
+            moves.SKIP_UNWILLING,
+            rows,
+            facts={"lease": self.lease},
             reason="unsubscribed or suppressed",
-            settled_at=database_now(),
-            sender=None,
+            note="unsubscribed or suppressed before the wire",
+            actor="sender",
             fence=None,
         )
-        Transition.objects.record(
-            Subject.DELIVERY,
-            (id for (id,) in gone),
-            "pending",
-            "skipped",
-            "unsubscribed or suppressed before the wire",
-            "sender",
+
+    def _adopt(self, known: list[int]) -> list[tuple[Row, int]]:
+        """Rows that a COMMIT marked whose reply never came: they are ours, and no byte of them has left."""
+        marked = EmailDelivery.objects.of(self.issue.pk).filter(
+            status=moves.SENDING, sender_id=self.lease.pk, fence=self.lease.fence
         )
+        if not self.lease.mine().held().exists():
+            return []
+        begun = [*self.on_wire, *known]
+        attempts = dict(marked.exclude(id__in=begun).values_list("id", "attempt"))
+        self.claimed = deque(row for row in self.claimed if row.id not in attempts)
+        return [(row, attempts[row.id]) for row in read_rows(list(attempts))]
+
+    def _count_first(self, results: list[Result]) -> None:
+        """By all senders together, in one row: a list that was bought is known by its first answers."""
+        verdicts = [result.outcome.verdict for result in results]
+        refused = verdicts.count(Verdict.FAILED)
+        answers = verdicts.count(Verdict.SENT) + refused
+        if not answers:
+            return
+        rows = CompiledIssue.objects.filter(pk=self.issue.pk, results__lt=FIRST)
+        counted = update_returning(
+            rows,
+            ("results", "refusals"),
+            results=F("results") + answers,
+            refusals=F("refusals") + refused,
+        )
+        self.first = bool(counted)
+        for total, refusals in counted:
+            if refused and refusals > REFUSED_SHARE * FIRST:
+                self.pause_reason = f"{refusals} of the first {total} were refused for good"
 
     def _deliver(self, connection: Connection, row: Row, attempt: int) -> bool:
         """In a thread of the wire: no statement, no exception. False: this connection is better not taken next."""
@@ -246,14 +298,18 @@ class Sender:
         return outcome.verdict is not Verdict.RETRY_CHANNEL
 
     def _attempt(self, connection: Connection, row: Row) -> Outcome:
-        url = f"{settings.PUBLIC_URL}/u/{row.token}/"
-        recipient = Recipient(row.id, row.address, row.name, url)
+        if time.monotonic() > self.renewed_at + settings.LEASE_SECONDS:
+            # This process was stopped for so long that others may have taken the row.
+            return Outcome(Verdict.RETRY_CHANNEL, LEASE_OVER, "", Phase.CONNECT)
+        if time.monotonic() > self.deadline:
+            # It waited for a connection: with a slow server the rest would outlive the job.
+            return Outcome(Verdict.RETRY_CHANNEL, TURN_OVER, "", Phase.CONNECT)
         try:
-            envelope = Envelope(
-                self.mail_from, envelope_address(recipient), stamp(self.message, recipient)
-            )
-        except ValueError:
-            return Outcome(Verdict.FAILED, "cannot_be_stamped", "", Phase.MAIL)
+            envelope = self.copies.envelope(row)
+        except Exception as error:
+            if not isinstance(error, ValueError):
+                log.exception("sender.copy_fault", delivery=row.id)
+            return Outcome(Verdict.FAILED, "cannot_be_made", "", Phase.MAIL)
         try:
             return connection.send(envelope)
         except Exception:
@@ -268,6 +324,9 @@ class Sender:
             self.sent += outcome.verdict is Verdict.SENT
             self.policy.append(outcome.policy_refusal)
             self.opened = self.opened or outcome.phase not in OPENING
+            if outcome.reason in (LEASE_OVER, TURN_OVER):
+                self.held = False
+                continue
             if outcome.verdict is Verdict.RETRY_CHANNEL:
                 self._heed(outcome)
                 continue
@@ -296,6 +355,17 @@ class Sender:
             self.room -= 1
         if outcome.phase not in OPENING or self.room <= 0:
             self.channel_trouble = said
+            self.retry_after = outcome.retry_after
 
     def _until_written(self, commit: Callable[[], T]) -> T:
-        return until_written(commit, settings.JOB_TIMEOUT_SECONDS / 3)
+        def watched() -> T:
+            try:
+                return commit()
+            except Error:
+                self.shaken = True
+                raise
+
+        # Until shortly before the job's own end: what was heard is lost with it.
+        job_ends = self.deadline - settings.SENDER_SECONDS + settings.JOB_TIMEOUT_SECONDS * 0.9
+        patience = max(job_ends - time.monotonic(), settings.JOB_TIMEOUT_SECONDS / 3)
+        return until_written(watched, patience)

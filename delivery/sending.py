@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
@@ -13,19 +12,20 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Min
 
-from newsletter.models import Issue, Transition, database_now, update_returning
+from newsletter.models import Issue, database_now
 from newsletter.models.gate import queue_for_issue
 from newsletter.models.issue import IssueState
-from newsletter.models.transition import Subject
 from newsletter.rendering import Slots, render_email
 
-from . import breakers, notifying, queue
+from . import breakers, moves, notifying, queue, witness
 from .channel import CHANNEL
 from .errors import BreakerOpen, ChannelTrouble
+from .ledger import move
 from .message import Mailbox, compile_message
 from .models import CompiledIssue, EmailDelivery, Heartbeat, Lease
 from .models.email_delivery import OPEN, DeliveryStatus
 from .models.job import Lane
+from .moves import Move
 from .outcome import Discard, Done, Outcome, Wait
 from .retries import HOUR, Backoff, On
 from .sender import Sender
@@ -34,11 +34,12 @@ log = structlog.get_logger(__name__)
 
 BACKOFF = Backoff()
 SETTLED_AT_ONCE = 2000  # rows a transaction
-EXPIRY_SECONDS = 10.0  # of a tick
+TICK_SECONDS = 10.0  # of a tick, for what was cancelled or is over
+REQUEST_SECONDS = 2.0  # of a request; the ticks do the rest
 # The rows of a server that stays away expire one by one; the job outlives them to say so.
 DELIVER = (
     On(
-        (ChannelTrouble, BreakerOpen),
+        (ChannelTrouble, BreakerOpen, witness.WitnessTrouble),
         BACKOFF,
         times=10_000,
         within=lambda: (settings.DELIVERY_EXPIRY_HOURS + 24) * HOUR,
@@ -49,9 +50,9 @@ DELIVER = (
 FREEZE = """
 INSERT INTO delivery_emaildelivery
     (issue_id, subscription_id, address, address_key, name, status,
-     reason, reply, attempt, attempts_spent, dot_refusals, resend_no)
+     reason, reply, attempt, attempts_spent, dot_refusals, resend_no, provider_message_id)
 SELECT %s, subscription.id, subscriber.address, subscriber.address_key, subscriber.name, 'pending',
-     '', '', 0, 0, 0, 0
+     '', '', 0, 0, 0, 0, ''
 FROM newsletter_subscription subscription
 JOIN newsletter_subscriber subscriber ON subscriber.id = subscription.subscriber_id
 WHERE subscription.newsletter_id = %s AND subscription.state = 'confirmed' AND subscriber.address <> ''
@@ -126,23 +127,26 @@ def deliver(issue_id: int, slot: int) -> Outcome:
         return Discard("the issue is gone")
     if not issue.may_send:
         return Done(f"nothing to send: {'paused' if issue.paused_at else issue.state}")
+    if held := witness.look().why_held:
+        return Done(f"nothing leaves: {held}")
+    leased_at = time.monotonic()
     lease = Lease.acquire(f"sender:{issue_id}:{slot}")
     if lease is None:
         return Wait(settings.LEASE_SECONDS / 3, "another sender holds this slot")
     breaker = None
     try:
+        witness.testify()
         breaker = breakers.enter(CHANNEL)
-        sender = Sender(issue, lease, breaker)
+        sender = Sender(issue, lease, breaker, leased_at)
         sender.run()
         if sender.channel_trouble and (sender.doubted or not sender.answered):
-            breaker.failed(sender.channel_trouble)
+            breaker.failed(sender.channel_trouble, sender.retry_after)
     finally:
         if breaker:
             breaker.leave()
         # Rows that are still `sending` here are unknown: the recovery finds them by the released lease.
-        mine = EmailDelivery.objects.pending().filter(sender_id=lease.pk, fence=lease.fence)
-        mine.update(sender=None, fence=None)
         lease.release()
+        move(moves.FREE, EmailDelivery.objects.filter(sender_id=lease.pk, fence=lease.fence))
     return _how_it_goes_on(issue, sender)
 
 
@@ -150,8 +154,7 @@ def close(issue: Issue) -> Outcome:
     """sending -> sent: nothing pending or sending, and a fresh count equals the audience of the freeze."""
     if issue.state != IssueState.SENDING:
         return Done(f"nothing to close: {issue.state}")
-    rows = EmailDelivery.objects.of(issue.pk)
-    if rows.filter(status__in=OPEN).exists():
+    if owes(issue):
         return Done("rows are still open", partial(wake, issue))
     return Done("the books are closed", partial(_close, issue))
 
@@ -170,48 +173,47 @@ def books(issue: Issue) -> dict[str, int | bool | str | None]:
     }
 
 
-def skip_pending(issue_id: int, reason: str, actor: str) -> int:
-    """pending -> skipped, all of an issue; the number of rows."""
-    return _settle_pending(issue_id, DeliveryStatus.SKIPPED, reason, actor)
+def owes(issue: Issue) -> bool:
+    """Whether a copy of it is pending or on the wire."""
+    return EmailDelivery.objects.of(issue.pk).filter(status__in=OPEN).exists()
+
+
+def skip_cancelled(issue: Issue, actor: str, seconds: float = TICK_SECONDS) -> int:
+    """pending -> skipped, of a cancelled issue; the number of rows. What it does not reach in time is for the ticks."""
+    return _settle_pending(issue, moves.SKIP_CANCELLED, "cancelled", actor, seconds)
 
 
 def expire(issue: Issue) -> int:
-    """pending -> failed, DELIVERY_EXPIRY_HOURS after the freeze; the number of rows. What one tick does not reach is
-    for the next."""
-    bound = timedelta(hours=settings.DELIVERY_EXPIRY_HOURS)
-    if not issue.audience_frozen_at or database_now() - issue.audience_frozen_at < bound:
+    """pending -> failed, DELIVERY_EXPIRY_HOURS after the freeze, or the resend; the number of rows. What one tick does
+    not reach is for the next."""
+    before = database_now() - timedelta(hours=settings.DELIVERY_EXPIRY_HOURS)
+    if not issue.audience_frozen_at or issue.audience_frozen_at > before:
         return 0
-    end = time.monotonic() + EXPIRY_SECONDS
-    return _settle_pending(issue.pk, DeliveryStatus.FAILED, "expired", "recovery", end)
+    facts = {"before": before}
+    return _settle_pending(issue, moves.EXPIRE, "expired", "recovery", TICK_SECONDS, facts)
 
 
 def _settle_pending(
-    issue_id: int, status: str, reason: str, actor: str, end: float = math.inf
+    issue: Issue,
+    line: Move,
+    reason: str,
+    actor: str,
+    seconds: float,
+    facts: dict[str, datetime] | None = None,
 ) -> int:
     """Batch by batch, each in a transaction of its own where the caller has none: a million rows fit in no memory."""
+    end = time.monotonic() + seconds
     settled = 0
     while time.monotonic() < end:
-        rows = EmailDelivery.objects.of(issue_id).pending()
+        rows = EmailDelivery.objects.of(issue.pk).open_to(line, **(facts or {}))
         ids = list(rows.values_list("pk", flat=True)[:SETTLED_AT_ONCE])
-        settled += _settle_batch(ids, status, reason, actor)
+        with transaction.atomic():
+            batch = EmailDelivery.objects.filter(pk__in=ids)
+            won = move(line, batch, facts=facts, reason=reason, actor=actor, fence=None)
+        settled += len(won)
         if len(ids) < SETTLED_AT_ONCE:
             break
     return settled
-
-
-def _settle_batch(ids: list[int], status: str, reason: str, actor: str) -> int:
-    with transaction.atomic():
-        won = update_returning(
-            EmailDelivery.objects.filter(pk__in=ids).pending(),
-            status=status,
-            reason=reason,
-            settled_at=database_now(),
-            sender=None,
-            fence=None,
-        )
-        moved = (row[0] for row in won)
-        Transition.objects.record(Subject.DELIVERY, moved, "pending", status, reason, actor)
-    return len(won)
 
 
 def _insert_audience(issue: Issue) -> int:
@@ -231,13 +233,31 @@ def _how_it_goes_on(issue: Issue, sender: Sender) -> Outcome:
     if not rows.filter(status__in=OPEN).exists():
         note = f"drained: {sent} sent in this turn"
         return Done(note, partial(_enqueue_close, issue), items=sent)
-    if rows.due().unclaimed().exists():
+    if sender.wait_for_rate > settings.SENDER_SECONDS / 2:
+        return _after_quota(issue, sender)
+    if rows.open_to(moves.CLAIM).exists():
         return Wait(0, f"goes on: {sent} sent in this turn", items=sent)
     later = rows.pending().unclaimed().aggregate(at=Min("next_attempt_at"))["at"]
     if later is None:
         return Done("the other senders hold the rest", items=sent)
     seconds = max(1.0, (later - database_now()).total_seconds())
     return Wait(seconds, "waits for the next retry", items=sent)
+
+
+def _after_quota(issue: Issue, sender: Sender) -> Outcome:
+    """So far off that nobody waits for it at the wire."""
+    note = f"the rate or the quota a day has no room: {sender.wait_for_rate / 60:.0f} minutes to go"
+    if settings.DELIVERY_DAILY_QUOTA:
+        notifying.tell(
+            "quota_spent",
+            f"“{issue.title}” waits for the quota of the day",
+            note,
+            "It goes on by itself. DELIVERY_DAILY_QUOTA is how many a day may leave.",
+            level="warning",
+            issue=issue,
+            once=f"{database_now():%Y%m%d}",
+        )
+    return Wait(min(sender.wait_for_rate, 600.0), note, items=sender.sent)
 
 
 def _after_trouble(issue: Issue, sender: Sender) -> Outcome:
@@ -270,7 +290,9 @@ def _pause(issue: Issue, reason: str) -> None:
 
 
 def _enqueue_close(issue: Issue) -> None:
-    queue.enqueue("close", key=f"close:{issue.pk}", issue_id=issue.pk, id=issue.pk)
+    """What was resent after the close changes rows, and closes nothing."""
+    if issue.state == IssueState.SENDING:
+        queue.enqueue("close", key=f"close:{issue.pk}", issue_id=issue.pk, id=issue.pk)
 
 
 def _close(issue: Issue) -> None:

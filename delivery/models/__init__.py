@@ -5,12 +5,15 @@ from .circuit_breaker import CircuitBreaker
 from .compiled_issue import CompiledIssue
 from .email_delivery import EmailDelivery
 from .heartbeat import Heartbeat
+from .house import House
 from .job import Job
 from .job_tally import JobTally
 from .lane_pause import LanePause
 from .lease import Lease
 from .notification import Notification
 from .occurrence import Occurrence
+from .provider_event import ProviderEvent
+from .quota_tally import QuotaTally
 from .rate import Rate
 from .transactional_mail import TransactionalMail
 
@@ -20,12 +23,15 @@ __all__ = [
     "CompiledIssue",
     "EmailDelivery",
     "Heartbeat",
+    "House",
     "Job",
     "JobTally",
     "LanePause",
     "Lease",
     "Notification",
     "Occurrence",
+    "ProviderEvent",
+    "QuotaTally",
     "Rate",
     "TransactionalMail",
 ]

@@ -12,6 +12,9 @@ class CompiledIssue(models.Model):
     issue = models.OneToOneField(Issue, models.CASCADE, primary_key=True)
     content = models.JSONField()
     mail_from = models.CharField(max_length=254)
+    # The first answers since the start, or the last resume: too many refusals among them pause the issue.
+    results = models.PositiveIntegerField(default=0)
+    refusals = models.PositiveIntegerField(default=0)
 
     def __str__(self) -> str:
         return f"compiled {self.issue_id}"

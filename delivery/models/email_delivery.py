@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from django.db import models
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 
+from delivery.moves import Move, Need
 from newsletter.models import Issue, Subscription, Suppression
 
+from .house import House
 from .lease import Lease
 
 
@@ -22,6 +27,69 @@ class DeliveryStatus(models.TextChoices):
 
 OPEN = (DeliveryStatus.PENDING, DeliveryStatus.SENDING)
 
+Facts = Mapping[str, Any]
+
+
+def _mine(facts: Facts) -> Q:
+    lease: Lease = facts["lease"]
+    alive = lease.mine().held().filter(fence=lease.fence)
+    return Q(Exists(alive), sender_id=lease.pk, fence=lease.fence)
+
+
+def _consent(facts: Facts) -> Q:
+    confirmed = Subscription.objects.filter(pk=OuterRef("subscription_id"), state="confirmed")
+    suppressed = Suppression.objects.filter(address_key=OuterRef("address_key"))
+    return Q(Exists(confirmed), ~Exists(suppressed))
+
+
+def _may_send(facts: Facts) -> Q:
+    free = Issue.objects.may_send().filter(pk=OuterRef("issue_id"))
+    return Q(Exists(free), ~Exists(House.objects.held()))
+
+
+def _orphaned(facts: Facts) -> Q:
+    alive = Lease.objects.held().filter(pk=OuterRef("sender_id"), fence=OuterRef("fence"))
+    return Q(~Exists(alive), sender__isnull=False)
+
+
+def _cancelled(facts: Facts) -> Q:
+    return Q(Exists(Issue.objects.filter(pk=OuterRef("issue_id"), state="cancelled")))
+
+
+def _late(facts: Facts) -> Q:
+    """Frozen, or resent where that was later, `before` that time."""
+    before = facts["before"]
+    frozen = Issue.objects.filter(pk=OuterRef("issue_id"), audience_frozen_at__lte=before)
+    return Q(resent_at__lte=before) | Q(Exists(frozen), resent_at=None)
+
+
+def _given(facts: Facts) -> Q:
+    """Not the row's to know: who calls the move has it, and history names it."""
+    return Q()
+
+
+def _spent(facts: Facts) -> Q:
+    return Q(**facts["spent"])
+
+
+# The SQL of each need of the table.
+CONDITIONS: dict[Need, Callable[[Facts], Q]] = {
+    Need.UNCLAIMED: lambda facts: Q(sender=None),
+    Need.DUE: lambda facts: Q(next_attempt_at=None) | Q(next_attempt_at__lte=Now()),
+    Need.MINE: _mine,
+    Need.CONSENT: _consent,
+    Need.NO_CONSENT: lambda facts: ~_consent(facts),
+    Need.MAY_SEND: _may_send,
+    Need.ATTEMPT: lambda facts: Q(attempt=facts["attempt"]),
+    Need.CANCELLED: _cancelled,
+    Need.NOT_CANCELLED: lambda facts: ~_cancelled(facts),
+    Need.ORPHANED: _orphaned,
+    Need.SPENT: _spent,
+    Need.LATE: _late,
+    Need.EVIDENCE: _given,
+    Need.OPERATOR: _given,
+}
+
 
 class EmailDeliveryQuerySet(models.QuerySet["EmailDelivery"]):
     def of(self, issue_id: int) -> EmailDeliveryQuerySet:
@@ -30,31 +98,17 @@ class EmailDeliveryQuerySet(models.QuerySet["EmailDelivery"]):
     def pending(self) -> EmailDeliveryQuerySet:
         return self.filter(status=DeliveryStatus.PENDING)
 
-    def due(self) -> EmailDeliveryQuerySet:
-        return self.pending().filter(Q(next_attempt_at=None) | Q(next_attempt_at__lte=Now()))
-
     def unclaimed(self) -> EmailDeliveryQuerySet:
         return self.filter(sender=None)
 
-    def orphaned(self) -> EmailDeliveryQuerySet:
-        """Rows of a sender whose lease is over, or passed on to another."""
-        alive = Lease.objects.held().filter(pk=OuterRef("sender_id"), fence=OuterRef("fence"))
-        return self.filter(~Exists(alive), sender__isnull=False)
-
-    def with_consent(self) -> EmailDeliveryQuerySet:
-        """Rows whose reader has said yes, not said no since, and is not suppressed."""
-        confirmed = Subscription.objects.filter(pk=OuterRef("subscription_id"), state="confirmed")
-        suppressed = Suppression.objects.filter(address_key=OuterRef("address_key"))
-        return self.filter(Exists(confirmed), ~Exists(suppressed))
-
-    def held_by(self, lease: Lease) -> EmailDeliveryQuerySet:
-        """Claimed by this very holder of the lease, and the lease not over."""
-        alive = lease.mine().held().filter(fence=lease.fence)
-        return self.filter(Exists(alive), sender_id=lease.pk, fence=lease.fence)
+    def open_to(self, move: Move, **facts: Any) -> EmailDeliveryQuerySet:
+        """The rows for which the move is legal now. `facts` are what its needs ask for: `lease`, `attempt`, `bound`."""
+        conditions = [CONDITIONS[need](facts) for need in sorted(move.needs, key=lambda n: n.name)]
+        return self.filter(*conditions, status__in=move.old)
 
     def count_by_status(self) -> dict[str, int]:
         """A fresh count; every status is named."""
-        counted = dict(self.values_list("status").annotate(n=models.Count("id")).order_by())
+        counted = dict(self.values_list("status").annotate(n=models.Count("*")).order_by())
         return {status: counted.get(status, 0) for status in DeliveryStatus.values}
 
 
@@ -76,7 +130,9 @@ class EmailDelivery(models.Model):
     dot_refusals = models.PositiveSmallIntegerField(
         default=0
     )  # 4xx at the dot; five of them fail the row
-    resend_no = models.PositiveSmallIntegerField(default=0)
+    resend_no = models.PositiveSmallIntegerField(default=0)  # an operator's recorded resends
+    resent_at = models.DateTimeField(null=True, blank=True)  # its time begins anew
+    provider_message_id = models.CharField(max_length=200, blank=True)
     next_attempt_at = models.DateTimeField(null=True, blank=True)
     sender = models.ForeignKey(Lease, models.SET_NULL, null=True, db_index=False)
     fence = models.BigIntegerField(null=True)
@@ -119,6 +175,12 @@ class EmailDelivery(models.Model):
                 fields=["issue", "next_attempt_at"],
                 condition=Q(status="pending", next_attempt_at__isnull=False),
                 name="delivery_retry",
+            ),
+            # A provider's event that names only its own message.
+            models.Index(
+                fields=["provider_message_id"],
+                condition=~Q(provider_message_id=""),
+                name="delivery_provider_message",
             ),
             # One person's mail (the admin's search).
             models.Index(fields=["address"], name="delivery_address"),

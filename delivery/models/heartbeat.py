@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db import models
 
 TICK = "tick"  # not a lane: the minute tick's own row, one for each host
+WITNESS = "witness"  # nor this: this host has compared the database with its witness
 
 
 class HeartbeatQuerySet(models.QuerySet["Heartbeat"]):

@@ -6,22 +6,16 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from django.db import InterfaceError, OperationalError
-
 from delivery.errors import BreakerOpen
 from delivery.models.job import Job, Lane
 from delivery.outcome import Outcome
+from delivery.patience import AWAY
 from delivery.retries import HOUR, Backoff, On
 
 # Of every job: a database that is away, locked or full comes back, or its operator is told by everything else first;
 # and a service that is left alone just now is asked later.
 ALWAYS = (
-    On(
-        (OperationalError, InterfaceError),
-        Backoff(first=2, cap=60),
-        times=5_000,
-        within=24 * HOUR,
-    ),
+    On(AWAY, Backoff(first=2, cap=60), times=5_000, within=24 * HOUR),
     On(BreakerOpen, Backoff(), times=5_000, within=24 * HOUR),
 )
 

@@ -1,20 +1,33 @@
-"""Who changes an issue's standing gets through to its row, however many senders read it."""
+"""Who says no, or changes an issue's standing, gets through to the row, however many senders read it.
+
+PostgreSQL lets those who ask FOR SHARE pass those who wait for FOR UPDATE: eight senders kept a pause waiting for
+60 s. Its advisory locks are first come, first served. And a statement there does not see what commits while it runs:
+a sender must not mark a row by a consent that is being withdrawn. SQLite has one writer, and nothing to do here.
+
+Whoever wants both gates takes the house's first.
+"""
 
 from __future__ import annotations
 
 from django.db import connection
 
 SPACE = 0x43415254  # of our advisory locks
+HOUSE = 0  # no issue has this id
+
+
+def queue_for_house(*, shared: bool = False) -> None:
+    """Wait here before a no that holds for all issues: a withdrawn consent, a suppression, a pause of everything."""
+    _queue(HOUSE, shared)
 
 
 def queue_for_issue(issue_id: int, *, shared: bool = False) -> None:
-    """Wait here before the issue's row is locked, in the transaction that locks it.
+    """Wait here before the issue's row is locked, in the transaction that locks it."""
+    _queue(issue_id, shared)
 
-    PostgreSQL lets those who ask FOR SHARE pass those who wait for FOR UPDATE: eight senders kept a pause waiting for
-    60 s. Its advisory locks are first come, first served. SQLite has one writer, and nothing to do here.
-    """
+
+def _queue(number: int, shared: bool) -> None:
     if connection.vendor != "postgresql":
         return
     kind = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {kind}(%s, %s)", [SPACE, issue_id])
+        cursor.execute(f"SELECT {kind}(%s, %s)", [SPACE, number])

@@ -46,6 +46,7 @@ MOVES: dict[str, frozenset[str]] = {
     S.CANCELLED: frozenset(),
 }
 RUNNING = (S.AWAITING_PODCAST, S.PUBLISHING, S.PUBLISHED, S.SENDING)
+MAILED = (S.SENDING, S.SENT)  # has a ledger; what is resent after the close leaves it `sent`
 EDITABLE = (S.DRAFT, S.APPROVED, S.AWAITING_PODCAST, S.PUBLISHING, S.PUBLISHED)
 CONTENT = ("title", "slug", "summary", "author", "tags", "release_date", "markdown")
 
@@ -61,6 +62,9 @@ class IssueQuerySet(models.QuerySet["Issue"]):
 
     def unhindered(self) -> IssueQuerySet:
         return self.filter(paused_at=None, blocked_reason="")
+
+    def may_send(self) -> IssueQuerySet:
+        return self.unhindered().filter(state__in=MAILED)
 
 
 class Issue(models.Model):
@@ -150,8 +154,8 @@ class Issue(models.Model):
 
     @property
     def may_send(self) -> bool:
-        """Its audience is frozen, and nothing holds the send."""
-        return self.state == S.SENDING and not self.paused_at and not self.blocked_reason
+        """Its audience is frozen, and nothing of its own holds the send."""
+        return self.state in MAILED and not self.paused_at and not self.blocked_reason
 
     def document(self) -> rendering.Document:
         """What it says now."""
@@ -225,7 +229,7 @@ class Issue(models.Model):
         return True
 
     def pause(self, *, reason: str, actor: str) -> bool:
-        """Hold the run where it stands; what is on the wire finishes. Clocks go on."""
+        """Hold the run where it stands, or what is resent after the close; rows on the wire finish. Clocks go on."""
         # FOR UPDATE against the FOR SHARE of the senders: after our commit only rows already `sending` go out.
         with transaction.atomic():
             queue_for_issue(self.pk)
@@ -234,7 +238,7 @@ class Issue(models.Model):
                 "paused",
                 reason,
                 actor,
-                Q(paused_at=None, state__in=(S.APPROVED, *RUNNING)),
+                Q(paused_at=None, state__in=(S.APPROVED, *RUNNING, S.SENT)),
                 paused_at=database_now(),
                 paused_reason=reason[:500],
             )
@@ -250,7 +254,7 @@ class Issue(models.Model):
             "blocked",
             reason,
             actor,
-            Q(blocked_reason="", state__in=RUNNING),
+            Q(blocked_reason="", state__in=(*RUNNING, S.SENT)),
             blocked_reason=reason[:500],
         )
 

@@ -9,6 +9,7 @@ from newsletter.signals import confirmation_requested, consent_withdrawn
 from newsletter.tokens import new_token
 
 from .clock import database_now
+from .gate import queue_for_house
 from .issue import Refused
 from .newsletter import Newsletter
 from .subscriber import Subscriber
@@ -79,8 +80,12 @@ class Subscription(models.Model):
         return bool(moved)
 
     def unsubscribe(self, *, actor: str, reason: str) -> bool:
-        """Withdraw the consent; False where that was done before. Never undone by an import."""
+        """Withdraw the consent; False where that was done before. Never undone by an import.
+
+        After the commit only rows that are already `sending` go out.
+        """
         with transaction.atomic():
+            queue_for_house()
             moved = (
                 Subscription.objects.filter(pk=self.pk)
                 .exclude(state=SubscriptionState.UNSUBSCRIBED)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from django.db import models
+from django.db import models, transaction
+
+from .gate import queue_for_house
 
 
 class SuppressionReason(models.TextChoices):
     BAD_ADDRESS = "bad_address"  # the server said that there is no such mailbox (5.1.x)
     COMPLAINT = "complaint"  # the reader called it spam
     OPERATOR = "operator"  # somebody here decided it
+
+
+class SuppressionManager(models.Manager["Suppression"]):
+    def add(self, address_key: str, reason: str, detail: str = "") -> bool:
+        """Never mail it again: after the commit only rows that are already `sending` go out. False: it was known."""
+        with transaction.atomic():
+            queue_for_house()
+            values = {"reason": reason, "detail": detail[:500]}
+            _, created = self.get_or_create(address_key=address_key, defaults=values)
+        return created
 
 
 class Suppression(models.Model):
@@ -18,6 +30,8 @@ class Suppression(models.Model):
     reason = models.CharField(max_length=20, choices=SuppressionReason)
     detail = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = SuppressionManager()
 
     def __str__(self) -> str:
         return f"{self.reason} since {self.created_at:%Y-%m-%d}"

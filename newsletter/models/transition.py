@@ -13,6 +13,7 @@ class Subject(models.TextChoices):
     DELIVERY = "delivery"
     JOB = "job"
     SUBSCRIPTION = "subscription"
+    HOUSE = "house"  # there is one: its id is 1
 
 
 class TransitionQuerySet(models.QuerySet["Transition"]):

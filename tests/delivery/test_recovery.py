@@ -76,7 +76,7 @@ def test_an_unknown_copy_is_never_sent_again_by_itself(issue: Issue) -> None:
     for _ in range(3):
         recovery.recover()
     assert row_of("bob").attempt == 1
-    assert not EmailDelivery.objects.due().filter(pk=row_of("bob").pk).exists()
+    assert row_of("bob").status == "unknown"
 
 
 def test_a_dead_senders_other_rows_are_free_at_once(issue: Issue) -> None:
@@ -123,7 +123,7 @@ def test_it_is_safe_to_repeat(issue: Issue) -> None:
     recovery.recover()
     before = list(EmailDelivery.objects.order_by("id").values())
     jobs = Job.objects.count()
-    assert recovery.recover() == {"jobs": 0, "unknown": 0, "freed": 0, "expired": 0, "woken": 0}
+    assert not any(recovery.recover().values())
     assert list(EmailDelivery.objects.order_by("id").values()) == before
     assert Job.objects.count() == jobs
 

@@ -94,14 +94,12 @@ def test_a_greylisted_row_has_spent_an_attempt_and_waits(issue: Issue, settings:
     assert (row.status, row.attempts_spent, row.sender, row.fence) == ("pending", 1, None, None)
     assert row.next_attempt_at
     wait = row.next_attempt_at - database_now()
-    assert timedelta(seconds=140) < wait <= timedelta(seconds=300)
+    assert timedelta(0) < wait <= timedelta(seconds=600)
 
 
-def test_a_retry_waits_longer_each_time(issue: Issue, settings: Settings) -> None:
-    settings.DELIVERY_RETRY_SECONDS = 300
-    row = record(on_the_wire("bob", attempts_spent=3), GREYLISTED)
-    assert row.next_attempt_at
-    assert row.next_attempt_at > database_now() + timedelta(seconds=8 * 140)
+def test_no_wait_is_longer_than_six_hours(settings: Settings) -> None:
+    settings.DELIVERY_RETRY_SECONDS = 3600
+    assert max(results._full_jitter(9) for _ in range(100)) <= 6 * 3600
 
 
 def test_spent_attempts_fail_the_row(issue: Issue, settings: Settings) -> None:
@@ -199,10 +197,26 @@ def test_a_copy_that_was_accepted_is_sent_also_where_the_issue_is_cancelled(issu
     assert record(row, SENT).status == "sent"
 
 
-def test_after_the_close_nothing_becomes_pending(issue: Issue) -> None:
+def test_after_the_close_a_copy_that_was_not_accepted_is_owed_again(issue: Issue) -> None:
     row = on_the_wire("bob", status="unknown")
     Issue.objects.filter(pk=issue.pk).update(state="sent")
-    assert record(row, BROKEN).status == "failed"
+    assert record(row, BROKEN).status == "pending"
+
+
+@pytest.mark.parametrize("status", ["pending", "skipped"])
+def test_an_acceptance_that_comes_too_late_is_noted_and_changes_nothing(
+    issue: Issue, status: str
+) -> None:
+    row = on_the_wire("bob", status=status)
+    assert record(row, SENT).status == status
+    assert told(row) == [(status, status)]
+
+
+def test_the_waits_for_a_recipient_have_full_jitter(settings: Settings) -> None:
+    settings.DELIVERY_RETRY_SECONDS = 300
+    waits = sorted(results._full_jitter(1) for _ in range(500))
+    assert waits[0] < 60
+    assert 1140 < waits[-1] < 1200
 
 
 def test_a_pause_gives_the_row_back(issue: Issue) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from delivery import breakers, release, sending, steps
@@ -30,7 +32,7 @@ def frozen(db: None) -> Issue:
 def claim(issue: Issue, slot: int) -> list[int]:
     lease = Lease.acquire(f"sender:{issue.pk}:{slot}")
     assert lease
-    sender = Sender(issue, lease, breakers.enter("smtp"))
+    sender = Sender(issue, lease, breakers.enter("smtp"), time.monotonic())
     sender._claim()
     return [row.id for row in sender.claimed]
 
@@ -49,7 +51,7 @@ def test_no_row_is_claimed_by_two(frozen: Issue) -> None:
 def test_a_lost_lease_claims_nothing(frozen: Issue) -> None:
     lease = Lease.acquire(f"sender:{frozen.pk}:0")
     assert lease
-    sender = Sender(frozen, lease, breakers.enter("smtp"))
+    sender = Sender(frozen, lease, breakers.enter("smtp"), time.monotonic())
     lease.release()
     sender._claim()
     assert (list(sender.claimed), sender.held) == ([], False)
