@@ -10,9 +10,12 @@ import base64
 import re
 import smtplib
 import ssl
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from delivery.transports import Envelope
+from delivery.transports import Envelope, unusable
 from delivery.transports.outcomes import Outcome, Phase, Reply, expected, judge
 from delivery.transports.smtp_url import SmtpUrl, parse_smtp_url
 from delivery.transports.wire import BrokenWire, Wire
@@ -28,7 +31,8 @@ class Timeouts:
     """Seconds for a whole step, however slowly its bytes come.
 
     ``command``: EHLO, TLS, AUTH, MAIL, RCPT each. ``data``: the reply to DATA, and again for
-    writing the body. ``dot``: the reply to the end of DATA.
+    writing the body. ``dot``: the reply to the end of DATA. ``whole``: all of one attempt, the
+    opening of the connection included; no step lasts beyond it.
     """
 
     connect: float = 10
@@ -36,6 +40,7 @@ class Timeouts:
     command: float = 30
     data: float = 60
     dot: float = 60
+    whole: float = 180
 
 
 class SmtpTransport:
@@ -66,10 +71,17 @@ class SmtpTransport:
         return SmtpConnection(self._url, self._timeouts, self._local_hostname, self._tls)
 
 
+class _Step(NamedTuple):
+    phase: Phase
+    seconds: float
+    command: str
+
+
 class _Refused(Exception):
     def __init__(self, reply: Reply) -> None:
         super().__init__("refused")
         self.reply = reply
+        self.unread: Sequence[_Step] = ()  # said together with what was refused
 
 
 class SmtpConnection:
@@ -84,11 +96,13 @@ class SmtpConnection:
         self._tls = tls
         self._wire: Wire | None = None
         self._phase = Phase.CONNECT
+        self._until = 0.0  # the end of this attempt, by the monotonic clock
 
     def send(self, envelope: Envelope) -> Outcome:
         """Make one attempt. Never raises for anything that the network or the server does."""
-        if error := _unusable(envelope):
+        if error := unusable(envelope):
             return judge(Phase.MAIL, None, error, "the address holds forbidden characters")
+        self._until = time.monotonic() + self._timeouts.whole
         try:
             kept = self._is_kept()
             outcome = self._attempt(envelope)
@@ -118,8 +132,7 @@ class SmtpConnection:
             self._drop()
             return judge(self._phase, None, broken.error, broken.detail)
         except _Refused as refused:
-            self._recover(refused.reply)
-            return judge(self._phase, refused.reply)
+            return self._judge_refusal(refused)
 
     def _opened(self) -> Wire:
         if self._wire is not None:
@@ -136,6 +149,7 @@ class SmtpConnection:
             self._start_tls(wire)
         if self._url.username:
             self._login(wire)
+        wire.expect_silence()
         return wire
 
     def _start_tls(self, wire: Wire) -> None:
@@ -154,6 +168,7 @@ class SmtpConnection:
 
     def _hello(self, wire: Wire) -> None:
         self._enter(wire, Phase.EHLO, self._timeouts.command)
+        wire.expect_silence()
         self._check(*wire.ehlo())
 
     def _login(self, wire: Wire) -> None:
@@ -187,24 +202,56 @@ class SmtpConnection:
         body, size = _wire_form(envelope.data)
         if unfit := _unfit(wire, envelope, size):
             return unfit
-        seconds = self._timeouts
+        steps = self._steps(wire, envelope, size)
+        if wire.has_extn("pipelining"):
+            self._say_together(wire, steps)
+        else:
+            for step in steps:
+                self._say(wire, step)
+        self._write(wire, body)
+        return judge(Phase.DOT, self._listen(wire))
+
+    def _steps(self, wire: Wire, envelope: Envelope, size: int) -> Sequence[_Step]:
         options = _mail_options(wire, envelope, size)
-        self._step(wire, Phase.MAIL, seconds.command, f"MAIL FROM:<{envelope.mail_from}>{options}")
-        self._step(wire, Phase.RCPT, seconds.command, f"RCPT TO:<{envelope.rcpt_to}>")
-        self._step(wire, Phase.DATA, seconds.data, "DATA")
-        self._enter(wire, Phase.BODY, seconds.data)
+        command, data = self._timeouts.command, self._timeouts.data
+        return (
+            _Step(Phase.MAIL, command, f"MAIL FROM:<{envelope.mail_from}>{options}"),
+            _Step(Phase.RCPT, command, f"RCPT TO:<{envelope.rcpt_to}>"),
+            _Step(Phase.DATA, data, "DATA"),
+        )
+
+    def _say(self, wire: Wire, step: _Step) -> None:
+        self._enter(wire, step.phase, step.seconds)
+        wire.putcmd(step.command)
+        self._listen(wire)
+
+    def _say_together(self, wire: Wire, steps: Sequence[_Step]) -> None:
+        """One write for MAIL, RCPT and DATA (RFC 2920); each reply has its own step's time."""
+        self._enter(wire, steps[0].phase, steps[0].seconds)
+        wire.send("".join(f"{step.command}\r\n" for step in steps))
+        for at, step in enumerate(steps, 1):
+            self._enter(wire, step.phase, step.seconds)
+            try:
+                self._listen(wire)
+            except _Refused as refused:
+                refused.unread = steps[at:]
+                raise
+
+    def _write(self, wire: Wire, body: bytes) -> None:
+        """Write the body, then the dot on its own: until it leaves nothing can be accepted.
+
+        A server that has answered the body is not listening: its early 4xx would be taken for the dot's, and the copy
+        that it then accepts would be followed by another.
+        """
+        self._enter(wire, Phase.BODY, self._timeouts.data)
         wire.send(body)
         wire.expect_silence()
-        return judge(Phase.DOT, self._step(wire, Phase.DOT, seconds.dot, "."))
-
-    def _step(self, wire: Wire, phase: Phase, seconds: float, command: str) -> Reply:
-        self._enter(wire, phase, seconds)
-        wire.putcmd(command)
-        return self._listen(wire)
+        self._enter(wire, Phase.DOT, self._timeouts.dot)
+        wire.send(b".\r\n")
 
     def _enter(self, wire: Wire, phase: Phase, seconds: float) -> None:
         self._phase = phase
-        wire.limit(seconds)
+        wire.limit(min(seconds, self._until - time.monotonic()))
 
     def _listen(self, wire: Wire) -> Reply:
         return self._check(*wire.getreply())
@@ -215,14 +262,61 @@ class SmtpConnection:
             raise _Refused(reply)
         return reply
 
-    def _recover(self, reply: Reply) -> None:
-        """Keep the connection after a clean refusal; the next message starts afresh."""
-        clean = reply.code is not None and reply.code >= 400 and reply.code != 421
-        if clean and self._phase is Phase.DOT:
-            return
-        in_message = self._phase in (Phase.MAIL, Phase.RCPT, Phase.DATA)
-        if not (clean and in_message and self._ask("RSET", _RSET_SECONDS)):
+    def _judge_refusal(self, refused: _Refused) -> Outcome:
+        if self._phase is Phase.DOT and self._contradicted(refused.reply):
+            outcome = judge(Phase.DOT, None, "out_of_step", refused.reply.text)
+        else:
+            outcome = judge(self._phase, refused.reply)
+        if not self._recovered(refused):
             self._drop()
+        return outcome
+
+    def _contradicted(self, reply: Reply) -> bool:
+        """Whether a refusal was not the dot's: an answer to the body that came after we looked.
+
+        The dot's own is then the next, before the one to QUIT (221, RFC 5321 section 4.2.3).
+        """
+        if reply.code is None or not 400 <= reply.code <= 599:
+            return False
+        try:
+            following = self._answer(self._timeouts.command, "QUIT")
+        except BrokenWire:
+            return False
+        return 200 <= following <= 299 and following != 221
+
+    def _recovered(self, refused: _Refused) -> bool:
+        """Whether the connection can be kept: after a clean refusal the next message starts afresh."""
+        return (
+            _is_refusal(refused.reply.code)
+            and self._phase in (Phase.MAIL, Phase.RCPT, Phase.DATA)
+            and self._caught_up(refused.unread)
+            and self._ask("RSET", _RSET_SECONDS)
+        )
+
+    def _caught_up(self, unread: Sequence[_Step]) -> bool:
+        """Read the answers to what was said after the refused command; False: the step is lost.
+
+        A server may say 354 although no recipient is left: then it gets an empty message, which
+        it must refuse (RFC 2920, section 3.1). One that took the recipient gets none.
+        """
+        try:
+            for step in unread:
+                code = self._answer(step.seconds)
+                if step.phase is Phase.DATA and code == 354:
+                    code = self._answer(step.seconds, ".")
+                if not _is_refusal(code):
+                    return False
+        except BrokenWire:
+            return False
+        return True
+
+    def _answer(self, seconds: float, command: str = "") -> int:
+        """Read one reply, to `command` if there is one. The phase stays where the refusal was."""
+        assert self._wire is not None
+        self._enter(self._wire, self._phase, seconds)
+        if command:
+            self._wire.putcmd(command)
+        return self._wire.getreply()[0]
 
     def _ask(self, command: str, seconds: float) -> bool:
         assert self._wire is not None
@@ -239,16 +333,9 @@ class SmtpConnection:
             wire.close()
 
 
-_FORBIDDEN = re.compile(r"[\x00-\x20\x7f<>]|[\ud800-\udfff]")
-
-
-def _unusable(envelope: Envelope) -> str:
-    """An address could otherwise carry a second command or parameter."""
-    if _FORBIDDEN.search(envelope.mail_from):
-        return "sender_unusable"
-    if not envelope.rcpt_to or _FORBIDDEN.search(envelope.rcpt_to):
-        return "recipient_unusable"
-    return ""
+def _is_refusal(code: int | None) -> bool:
+    """A reply after which the server still listens."""
+    return code is not None and 400 <= code <= 599 and code != 421
 
 
 def _unfit(wire: Wire, envelope: Envelope, size: int) -> Outcome | None:

@@ -34,7 +34,10 @@ def parse_smtp_url(url: str) -> SmtpUrl:
     """
     parts, port = _split(url)
     if parts.scheme not in _SCHEMES:
-        raise ValueError("SMTP URL: it must begin with smtp://, smtp+starttls:// or smtps://")
+        raise ValueError(
+            "SMTP URL: it must begin with smtp://, smtp+starttls:// or smtps://; "
+            "a provider's URL begins with anymail+"
+        )
     security, default_port = _SCHEMES[parts.scheme]
     if not parts.hostname:
         raise ValueError("SMTP URL: the host is missing")
@@ -66,14 +69,15 @@ def _check_query(parts: SplitResult, host: str, security: Security) -> None:
         raise ValueError("SMTP URL: unknown option after '?'; only insecure=1 is known")
     if insecure not in (None, "1") or (insecure and security != "plain"):
         raise ValueError("SMTP URL: the option is insecure=1, and only smtp:// takes it")
-    if security == "plain" and not insecure and not _is_loopback(host):
+    if security == "plain" and not insecure and not is_loopback(host):
         raise ValueError(
             "SMTP URL: smtp:// does not encrypt, and the host is not this machine; "
             "use smtp+starttls:// or smtps://, or add ?insecure=1"
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a URL's host is this machine, without asking DNS."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -117,7 +117,11 @@ class Wire(smtplib.SMTP):
             return b""
 
     def expect_silence(self) -> None:
-        """Make sure that the next reply to be read is the answer to the next command."""
+        """Make sure that the next reply to be read is the answer to the next command.
+
+        Fails too where the step has no time left.
+        """
+        self._remaining()
         heard = self.heard()
         if heard:
             raise BrokenWire("early_reply", heard.decode("utf-8", "replace"))

@@ -4,7 +4,9 @@ import signal
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -26,6 +28,8 @@ from tests.stand_ins.smtp import (
 )
 
 MESSAGE = b"Subject: hello\r\n\r\nhello\r\n"
+STEPWISE = ("8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
+PIPELINED = (*STEPWISE, "PIPELINING")
 QUICK = Timeouts(connect=2, greeting=0.4, command=0.4, data=0.4, dot=0.4)
 PATIENT = Timeouts(connect=5, greeting=5, command=5, data=5, dot=5)
 OPENED: list[SmtpConnection] = []
@@ -62,9 +66,15 @@ def closed_at_the_end() -> Iterator[None]:
         OPENED.pop().close()
 
 
+@pytest.fixture(params=[PIPELINED, STEPWISE], ids=["pipelined", "stepwise"])
+def server(request: pytest.FixtureRequest) -> Iterator[SmtpStandIn]:
+    with SmtpStandIn(extensions=request.param) as server:
+        yield server
+
+
 @pytest.fixture
-def server() -> Iterator[SmtpStandIn]:
-    with SmtpStandIn() as server:
+def pipelining() -> Iterator[SmtpStandIn]:
+    with SmtpStandIn(extensions=PIPELINED) as server:
         yield server
 
 
@@ -144,13 +154,14 @@ def test_it_retries_the_channel_when_nobody_listens() -> None:
 
 
 TALK = ["greeting", "ehlo", "mail", "rcpt", "data"]
+MEGABYTE = Act(b"250-more and more\r\n" * 50_000 + b"250 end\r\n")
 
 
 @pytest.mark.parametrize("phase", TALK)
 @pytest.mark.parametrize(
     "act",
-    [drop(), garbled(), long_line(250), long_line(550), say("399 odd")],
-    ids=["drop", "garbled", "long250", "long550", "3xx"],
+    [drop(), garbled(), long_line(250), long_line(550), say("399 odd"), MEGABYTE],
+    ids=["drop", "garbled", "long250", "long550", "3xx", "1MB"],
 )
 def test_it_retries_the_channel_when_the_dialogue_breaks(
     server: SmtpStandIn, phase: str, act: Act
@@ -177,6 +188,13 @@ def test_it_waits_for_no_reply_longer_than_its_step(server: SmtpStandIn, phase: 
     assert (outcome.verdict, outcome.reason) == (Verdict.RETRY_CHANNEL, "timed_out")
 
 
+@pytest.mark.parametrize("phase", TALK)
+def test_it_waits_for_no_slow_reply_longer_than_its_step(server: SmtpStandIn, phase: str) -> None:
+    server.on(phase, trickle("250 ok", 0.1))
+    outcome = attempt(server, QUICK)
+    assert (outcome.verdict, outcome.phase) == (Verdict.RETRY_CHANNEL, Phase(phase))
+
+
 def test_it_is_not_held_by_a_server_that_writes_slowly(server: SmtpStandIn) -> None:
     server.on("dot", trickle("250 ok", 0.1))
     outcome = attempt(server, QUICK)
@@ -187,8 +205,8 @@ def test_it_is_not_held_by_a_server_that_writes_slowly(server: SmtpStandIn) -> N
     "act",
     [accept_then_drop(), drop(), drop(reset=True), garbled(), long_line(250), long_line(550),
      say("354 odd"), Act(b"250 cut o", drop=True), Act(b"250-ok\r\n550 no\r\n"),
-     Act(b"250-" + b"x" * 700 + b"\r\n" + b"250-more\r\n" * 9000 + b"250 end\r\n")],
-    ids=["lost", "drop", "reset", "garbled", "long250", "long550", "3xx", "cut", "mixed", "64kB"],
+     MEGABYTE],
+    ids=["lost", "drop", "reset", "garbled", "long250", "long550", "3xx", "cut", "mixed", "1MB"],
 )  # fmt: skip
 def test_it_does_not_know_when_the_reply_to_the_dot_is_lost(server: SmtpStandIn, act: Act) -> None:
     server.on("dot", act)
@@ -212,8 +230,11 @@ def test_it_believes_a_real_500_line_too_long(server: SmtpStandIn) -> None:
     assert attempt(server).verdict is Verdict.FAILED
 
 
-def test_it_reads_a_reply_of_several_lines(server: SmtpStandIn) -> None:
-    server.on("dot", say("250-2.0.0 thank you", "250 2.0.0 queued"))
+def test_it_reads_replies_of_several_lines(server: SmtpStandIn) -> None:
+    for phase in ("greeting", "mail", "rcpt", "dot"):
+        code = 220 if phase == "greeting" else 250
+        server.on(phase, say(f"{code}-2.0.0 thank you", f"{code}-", f"{code} 2.0.0 queued"))
+    server.on("data", say("354-go", "354 on"))
     assert attempt(server).verdict is Verdict.SENT
 
 
@@ -229,6 +250,55 @@ def test_it_stops_writing_a_body_that_is_not_read(server: SmtpStandIn) -> None:
     outcome = attempt(server, QUICK, data=(b"x" * 76 + b"\r\n") * 300_000)
     assert (outcome.verdict, outcome.phase) == (Verdict.RETRY_CHANNEL, Phase.BODY)
     assert outcome.reason == "timed_out"
+
+
+def test_it_sends_no_dot_after_an_answer_to_the_body(server: SmtpStandIn) -> None:
+    server.on("body", say("451 4.3.0 early"))
+    outcome = attempt(server, data=(b"x" * 76 + b"\r\n") * 300_000)
+    assert (outcome.verdict, outcome.reason) == (Verdict.RETRY_CHANNEL, "early_reply")
+    assert [copy for copy in server.copies if copy.accepted] == []
+
+
+@pytest.mark.parametrize("early", ["451 4.3.0 early", "552 5.3.4 early"])
+def test_it_takes_no_late_answer_to_the_body_for_the_dots(server: SmtpStandIn, early: str) -> None:
+    server.on("dot", Act(f"{early}\r\n250 2.0.0 queued\r\n".encode(), accepted=True))
+    outcome = attempt(server)
+    assert (outcome.verdict, outcome.reason) == (Verdict.UNKNOWN, "out_of_step")
+
+
+@pytest.mark.parametrize(
+    "act",
+    [drop(), garbled(), stall(), say("500 what?"), say("552 5.3.4 too big", "221 bye")],
+    ids=["drop", "garbled", "stall", "5xx", "twice"],
+)
+def test_it_believes_a_refusal_that_nothing_contradicts(server: SmtpStandIn, act: Act) -> None:
+    server.on("dot", say("552 5.3.4 too big"))
+    server.on("quit", act)
+    assert attempt(server, QUICK).verdict is Verdict.FAILED
+
+
+@pytest.mark.parametrize("phase", ["greeting", "ehlo"])
+def test_it_begins_no_message_after_a_word_too_many(server: SmtpStandIn, phase: str) -> None:
+    usual = b"220 ready\r\n" if phase == "greeting" else b"250-stand-in\r\n250 PIPELINING\r\n"
+    server.on(phase, Act(usual + b"250 ok\r\n"))
+    outcome = attempt(server)
+    assert (outcome.verdict, outcome.reason) == (Verdict.RETRY_CHANNEL, "early_reply")
+    assert server.said("MAIL") == []
+
+
+@pytest.mark.parametrize("phase", ["mail", "rcpt"])
+def test_it_never_sends_where_a_reply_too_many_came(server: SmtpStandIn, phase: str) -> None:
+    server.on(phase, Act(b"250 2.1.0 ok\r\n250 2.1.0 ok\r\n"))
+    outcome = attempt(server)
+    assert outcome.verdict is Verdict.RETRY_CHANNEL
+    assert server.copies == []
+
+
+@pytest.mark.parametrize("phase", [*TALK, "dot"])
+def test_it_retries_the_channel_at_a_421(server: SmtpStandIn, phase: str) -> None:
+    server.on(phase, say_then_drop("421 4.3.2 bye"))
+    outcome = attempt(server)
+    assert (outcome.verdict, outcome.phase) == (Verdict.RETRY_CHANNEL, Phase(phase))
 
 
 def test_it_takes_no_reply_that_came_before_the_dot_for_the_dots(server: SmtpStandIn) -> None:
@@ -262,15 +332,95 @@ def test_it_judges_a_refusal_by_its_phase(
     assert "bob" not in outcome.reply
 
 
-@pytest.mark.parametrize(("phase", "resets"), [("mail", 1), ("rcpt", 1), ("data", 1), ("dot", 0)])
-def test_it_keeps_the_connection_after_a_clean_refusal(
-    server: SmtpStandIn, phase: str, resets: int
-) -> None:
+@pytest.mark.parametrize("phase", ["mail", "rcpt", "data"])
+def test_it_keeps_the_connection_after_a_clean_refusal(server: SmtpStandIn, phase: str) -> None:
     server.on(phase, say("550 5.1.1 no"), times=1)
     connection = connect(server)
     connection.send(copy_for("alice"))
     assert connection.send(copy_for("bob")).verdict is Verdict.SENT
-    assert (server.connections, len(server.said("RSET"))) == (1, resets)
+    assert (server.connections, len(server.said("RSET"))) == (1, 1)
+
+
+def test_it_says_what_it_can_in_one_write(pipelining: SmtpStandIn) -> None:
+    connection = connect(pipelining)
+    for name in ("alice", "bob"):
+        assert connection.send(copy_for(name)).verdict is Verdict.SENT
+    assert pipelining.ahead == 2  # RCPT and DATA behind MAIL, never the next message's
+
+
+def test_it_goes_step_by_step_where_pipelining_is_not_announced() -> None:
+    with SmtpStandIn(extensions=STEPWISE) as server:
+        assert attempt(server).verdict is Verdict.SENT
+        assert server.ahead == 0
+
+
+@pytest.mark.parametrize("last", ["451 4.3.0 nobody to send it to", "554 5.5.1 no recipients"])
+def test_it_ends_a_message_that_nobody_gets_with_a_lone_dot(
+    pipelining: SmtpStandIn, last: str
+) -> None:
+    pipelining.on("rcpt", say("550 5.1.1 who?"), recipient="bob@example.org")
+    pipelining.on("data", say("354 go on"), times=1)
+    pipelining.on("dot", say(last), times=1)
+    connection = connect(pipelining)
+    outcome = connection.send(copy_for("bob"))
+    assert (outcome.verdict, outcome.phase, outcome.suppress) == (Verdict.FAILED, Phase.RCPT, True)
+    assert [(copy.data, copy.accepted) for copy in pipelining.copies] == [(b"", False)]
+    assert connection.send(copy_for("alice")).verdict is Verdict.SENT
+    assert pipelining.connections == 1
+
+
+@pytest.mark.parametrize(
+    "act",
+    [say("250 taken"), say("399 odd"), say("421 bye"), drop(), garbled(), stall()],
+    ids=["2xx", "3xx", "421", "drop", "garbled", "stall"],
+)
+def test_it_keeps_no_connection_that_does_not_refuse_the_lone_dot(
+    pipelining: SmtpStandIn, act: Act
+) -> None:
+    pipelining.on("rcpt", say("450 4.2.1 later"), times=1)
+    pipelining.on("data", say("354 go on"), times=1)
+    pipelining.on("dot", act, times=1)
+    connection = connect(pipelining, QUICK)
+    assert connection.send(copy_for("bob")).verdict is Verdict.RETRY_RECIPIENT
+    assert connection.send(copy_for("alice")).verdict is Verdict.SENT
+    assert (pipelining.connections, pipelining.accepted()["bob@example.org"]) == (2, 0)
+
+
+def test_it_says_no_dot_to_a_server_that_took_the_recipient_but_not_the_sender(
+    pipelining: SmtpStandIn,
+) -> None:
+    pipelining.on("mail", say("550 5.7.1 not you"))
+    pipelining.on("rcpt", say("250 ok"))
+    connection = connect(pipelining)
+    for _ in range(2):
+        assert connection.send(copy_for("bob")).verdict is Verdict.PAUSE
+    assert (pipelining.copies, pipelining.connections) == ([], 2)
+
+
+@pytest.mark.parametrize("phase", ["rcpt", "data"])
+def test_it_waits_no_longer_for_what_follows_a_refusal_than_for_the_step(
+    pipelining: SmtpStandIn, phase: str
+) -> None:
+    pipelining.on("mail", say("451 later"), times=1)
+    pipelining.on(phase, stall(), times=1)
+    connection = connect(pipelining, QUICK)
+    assert connection.send(copy_for("bob")).verdict is Verdict.RETRY_CHANNEL
+    assert connection.send(copy_for("bob")).verdict is Verdict.SENT
+
+
+@pytest.mark.parametrize(
+    ("stalled", "verdict"), [("data", Verdict.RETRY_CHANNEL), ("dot", Verdict.UNKNOWN)]
+)
+def test_it_bounds_the_whole_attempt_however_patient_the_steps_are(
+    server: SmtpStandIn, stalled: str, verdict: Verdict
+) -> None:
+    for phase in ("greeting", "mail", "rcpt"):
+        server.on(phase, Act(wait=0.1))
+    server.on(stalled, stall())
+    begun = time.monotonic()
+    outcome = attempt(server, replace(PATIENT, whole=0.8))
+    assert (outcome.verdict, outcome.reason) == (verdict, "timed_out")
+    assert time.monotonic() - begun < 4
 
 
 @pytest.mark.parametrize("phase", ["mail", "rcpt", "data", "dot"])

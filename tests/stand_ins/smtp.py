@@ -94,6 +94,7 @@ class SmtpStandIn:
         self.extensions = (f"SIZE {size}", *extensions)
         self.port = 0
         self.connections = 0
+        self.ahead = 0  # the most commands that ever lay behind the one that was being answered
         self.commands: deque[tuple[int, str]] = deque(maxlen=20_000)  # (connection, line)
         self.stopping = threading.Event()
         self._copies: list[Copy] = []
@@ -223,6 +224,7 @@ class _Session:
         self.server, self.sock, self.number = server, sock, number
         self.buffer = bytearray()
         self.mail_from = ""
+        self.begun = False
         self.recipients: tuple[str, ...] = ()
         self.encrypted = self.trusted = False
 
@@ -233,6 +235,7 @@ class _Session:
         while True:
             line = self.line().decode("utf-8", "surrogateescape")
             self.server.commands.append((self.number, line))
+            self.server.ahead = max(self.server.ahead, self.buffer.count(b"\r\n"))
             verb = line.partition(" ")[0].upper()
             handler = getattr(self, f"do_{verb.lower()}", None)
             if handler is None:
@@ -265,11 +268,13 @@ class _Session:
     def do_mail(self, line: str) -> None:
         self.mail_from, self.recipients = _path(line), ()
         asked = self.server.auth and not self.trusted
-        self.answer("mail", "530 5.7.0 sign in first" if asked else "250 2.1.0 ok")
+        usual = "530 5.7.0 sign in first" if asked else "250 2.1.0 ok"
+        self.begun = self.answer("mail", usual) // 100 == 2
 
     def do_rcpt(self, line: str) -> None:
         recipient = _path(line)
-        if self.answer("rcpt", "250 2.1.5 ok", (recipient,)) // 100 == 2:
+        usual = "250 2.1.5 ok" if self.begun else "503 5.5.1 MAIL first"
+        if self.answer("rcpt", usual, (recipient,)) // 100 == 2:
             self.recipients += (recipient,)
 
     def do_data(self, line: str) -> None:
