@@ -41,8 +41,18 @@ def logging_config(style: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # These tell URLs with their query strings, or a line for each task.
-    for noisy in ("httpx", "httpcore", "urllib3", "github", "django-q", "mail.log"):
+    # These tell URLs with their query strings, whole requests, or a line for each task.
+    noisy_ones = (
+        "httpx",
+        "httpcore",
+        "urllib3",
+        "github",
+        "boto3",
+        "botocore",
+        "django-q",
+        "mail.log",
+    )
+    for noisy in noisy_ones:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,11 +15,27 @@ class Envelope:
 
     ``mail_from`` and ``rcpt_to`` are bare addresses (no display name, no angle brackets),
     domains as A-labels. ``data`` is the complete message: CRLF line ends, not dot-stuffed.
+    ``key`` names the copy to a provider that knows idempotency keys, the same each time that it is
+    handed over; ``delivery_id`` goes along to come back with what the provider tells later (0: none).
     """
 
     mail_from: str
     rcpt_to: str
     data: bytes
+    key: str = ""
+    delivery_id: int = 0
+
+
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f<>]|[\ud800-\udfff]")
+
+
+def unusable(envelope: Envelope) -> str:
+    """Say which address could carry a second command or parameter; empty where none can."""
+    if _FORBIDDEN.search(envelope.mail_from):
+        return "sender_unusable"
+    if not envelope.rcpt_to or _FORBIDDEN.search(envelope.rcpt_to):
+        return "recipient_unusable"
+    return ""
 
 
 class Connection(Protocol):

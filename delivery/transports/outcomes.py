@@ -1,13 +1,14 @@
 """The one verdict table: what was seen on the wire, and what it means for the row.
 
-Design, section 5. Codes: RFC 5321 section 4.2; enhanced codes: RFC 2034 and RFC 3463.
+Design, section 5. SMTP's codes: RFC 5321 section 4.2; enhanced codes: RFC 2034 and RFC 3463.
 """
 
 from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 REPLY_LENGTH = 500
 
@@ -71,7 +72,8 @@ class Outcome:
     ``reason`` is one of this page's words, or the transport's for what it did not get.
     ``reply`` is for people: printable, at most 500 characters, without e-mail addresses.
     ``suppress``: the address does not exist. ``policy_refusal``: counts for the pause rule.
-    ``dot_tempfail``: a 4xx to the end of DATA; five of them fail a row.
+    ``dot_tempfail``: a 4xx to the end of DATA; five of them fail a row. ``message_id``: a provider's
+    name of what it took. ``retry_after``: seconds that it asked us to wait.
     """
 
     verdict: Verdict
@@ -81,6 +83,8 @@ class Outcome:
     suppress: bool = False
     policy_refusal: bool = False
     dot_tempfail: bool = False
+    message_id: str = ""
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,8 @@ _FOUND: dict[str, tuple[Verdict, str]] = {
     "recipient_unusable": (_FAILED, ""),
     "recipient_needs_smtputf8": (_FAILED, ""),
     "message_too_large": (_FAILED, "policy_refusal"),
+    "message_unusable": (_FAILED, "policy_refusal"),
+    "provider_unusable": (_PAUSE, ""),
 }
 
 _AWAITED = {Phase.DATA: (354,), Phase.AUTH: (235, 503)}
@@ -190,7 +196,107 @@ def _broken(phase: Phase) -> Verdict:
 
 
 def _outcome(verdict: Verdict, reason: str, text: str, phase: Phase, flag: str = "") -> Outcome:
-    return Outcome(verdict, reason, text, phase, **({flag: True} if flag else {}))
+    flags: dict[str, Any] = {flag: True} if flag else {}
+    return Outcome(verdict, reason, text, phase, **flags)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a provider's API answered.
+
+    ``code`` and ``text`` are its own words for a refusal; ``message_id`` its name of what it took.
+    ``retry_after`` in seconds. ``whole``: the answer was read to its end.
+    """
+
+    status: int
+    code: str = ""
+    text: str = ""
+    message_id: str = ""
+    retry_after: float | None = None
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class _HttpRule:
+    provider: str
+    status: re.Pattern[str]
+    code: re.Pattern[str]
+    text: re.Pattern[str]
+    verdict: Verdict
+    reason: str
+    flag: str = ""
+
+    def fits(self, provider: str, answer: Answer) -> bool:
+        return (
+            self.provider in ("", provider)
+            and self.status.fullmatch(str(answer.status)) is not None
+            and self.code.fullmatch(answer.code) is not None
+            and self.text.match(answer.text) is not None
+        )
+
+
+def _http(
+    provider: str,
+    status: str,
+    code: str,
+    text: str,
+    verdict: Verdict,
+    reason: str,
+    flag: str = "",
+) -> _HttpRule:
+    """``status`` with dots for digits; ``code`` whole and ``text`` from its start, "" for any."""
+    words = re.compile(text, re.IGNORECASE)
+    return _HttpRule(
+        provider, re.compile(status), re.compile(code or ".*"), words, verdict, reason, flag
+    )
+
+
+_OURS = "policy_refusal"  # one row's fault, or that of all: the pause rule finds out
+_BAD_TO = r"(invalid|error parsing) .to. "
+_BAD_SES = r"illegal address|(local address|domain) contains|missing (final|domain)"
+_SLOW_SES = "(TooManyRequests|Throttling|LimitExceeded)(Exception)?"
+
+# First fit wins. The providers' own pages: docs/providers.md.
+_HTTP_RULES = (
+    # Another request with this key is under way, or was another message: who knows what it came to.
+    _http("", "409", "", "", Verdict.UNKNOWN, "key_in_use"),
+    _http("", "408|425", "", "", Verdict.UNKNOWN, "unclear_answer"),
+    _http("postmark", "4..", "406", "", _FAILED, "recipient_inactive", "suppress"),
+    _http("postmark", "4..", "300", _BAD_TO, _FAILED, "recipient_refused", _OURS),
+    _http("resend", "4..", "invalid_to_address", "", _FAILED, "recipient_refused", _OURS),
+    _http("resend", "4..", "validation_error", _BAD_TO, _FAILED, "recipient_refused", _OURS),
+    _http("ses", "4..", "BadRequestException", _BAD_SES, _FAILED, "recipient_refused", _OURS),
+    _http("ses", "4..", _SLOW_SES, "", _CHANNEL, "rate_limited"),
+    _http("", "429", "", "", _CHANNEL, "rate_limited"),
+    _http("", "307|308", "", "", _PAUSE, "redirected"),
+    _http("", "4..", "", "", _PAUSE, "request_refused"),
+    _http("", "5..", "", "", Verdict.UNKNOWN, "server_error"),
+)
+
+
+def judge_http(
+    provider: str, answer: Answer | None, *, out: bool, error: str = "", detail: str = ""
+) -> Outcome:
+    """Turn what came of one request to a provider's API into an outcome.
+
+    ``answer`` None: there was none, ``error`` and ``detail`` say why as they do in `judge`, and
+    ``out`` whether any byte of the request may have gone out before. An accepted message is one
+    whose answer is a 2xx that names it.
+    """
+    if answer is None:
+        return _judge_silence(Phase.DOT if out else Phase.CONNECT, error or "no_answer", detail)
+    text = clean(f"{answer.status} {answer.code} {answer.text}")
+    if answer.message_id and 200 <= answer.status <= 299:
+        return Outcome(Verdict.SENT, "accepted", text, Phase.DOT, message_id=answer.message_id)
+    if not answer.whole:
+        refused = 400 <= answer.status <= 499 and answer.status not in (408, 409, 425)
+        return _outcome(_CHANNEL if refused else Verdict.UNKNOWN, "cut_short", text, Phase.DOT)
+    for rule in _HTTP_RULES:
+        if rule.fits(provider, answer):
+            found = _outcome(rule.verdict, rule.reason, text, Phase.DOT, rule.flag)
+            slow = rule.verdict is _CHANNEL
+            return replace(found, retry_after=answer.retry_after) if slow else found
+    return _outcome(Verdict.UNKNOWN, "unreadable_answer", text, Phase.DOT)
 
 
 _ADDRESS = re.compile(

@@ -4,7 +4,17 @@ import itertools
 
 import pytest
 
-from delivery.transports.outcomes import Outcome, Phase, Reply, Verdict, clean, expected, judge
+from delivery.transports.outcomes import (
+    Answer,
+    Outcome,
+    Phase,
+    Reply,
+    Verdict,
+    clean,
+    expected,
+    judge,
+    judge_http,
+)
 
 BEFORE_THE_DOT = [p for p in Phase if p not in (Phase.DOT, Phase.QUIT)]
 
@@ -171,3 +181,46 @@ def test_it_shows_no_half_of_an_address_where_a_long_reply_is_cut() -> None:
 def test_it_keeps_a_reply_short_and_printable() -> None:
     shown = verdict_of(Phase.DOT, 250, "ok\n\x1b[31m\u202e" + "word " * 500).reply
     assert len(shown) <= 500 and shown.isprintable()
+
+
+PROVIDERS = ["postmark", "resend", "ses"]
+
+
+@pytest.mark.parametrize("error", ["dropped", "timed_out", "certificate_refused", ""])
+def test_it_retries_the_channel_where_no_byte_of_a_request_went_out(error: str) -> None:
+    assert judge_http("ses", None, out=False, error=error).verdict is Verdict.RETRY_CHANNEL
+
+
+@pytest.mark.parametrize("error", ["dropped", "timed_out", "message_unusable", ""])
+def test_it_does_not_know_where_a_request_went_out_and_nothing_came_back(error: str) -> None:
+    assert judge_http("ses", None, out=True, error=error).verdict is Verdict.UNKNOWN
+
+
+def test_it_is_sent_only_with_a_2xx_that_names_the_message() -> None:
+    for provider, status in itertools.product(PROVIDERS, range(-1, 700)):
+        unnamed = judge_http(provider, Answer(status), out=True)
+        named = judge_http(provider, Answer(status, message_id="m-1"), out=True)
+        assert unnamed.verdict is not Verdict.SENT
+        assert (named.verdict is Verdict.SENT) == (200 <= status <= 299)
+        assert named.message_id == ("m-1" if named.verdict is Verdict.SENT else "")
+
+
+def test_it_calls_nothing_refused_that_the_provider_may_have_taken() -> None:
+    certain = {*range(400, 500), 307, 308} - {408, 409, 425}
+    for provider, status, whole in itertools.product(PROVIDERS, range(-1, 700), (True, False)):
+        outcome = judge_http(provider, Answer(status, "406", "Invalid 'To'", whole=whole), out=True)
+        if status not in certain:
+            assert outcome.verdict is Verdict.UNKNOWN
+        elif whole:
+            assert outcome.verdict is not Verdict.UNKNOWN
+
+
+def test_it_believes_a_providers_word_only_from_that_provider() -> None:
+    found = {name: judge_http(name, Answer(422, "406"), out=True) for name in PROVIDERS}
+    assert [name for name in PROVIDERS if found[name].suppress] == ["postmark"]
+    assert found["ses"].verdict is Verdict.PAUSE
+
+
+def test_it_hands_on_how_long_the_channel_shall_wait() -> None:
+    assert judge_http("resend", Answer(429, retry_after=7), out=True).retry_after == 7
+    assert judge_http("resend", Answer(500, retry_after=7), out=True).retry_after is None
