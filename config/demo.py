@@ -25,6 +25,7 @@ def use_demo_environment() -> None:
     values = {
         "SECRET_KEY": written["SECRET_KEY"],
         "DATABASE_URL": f"sqlite:///{HOME}/carteiro.sqlite3",
+        "WITNESS_URL": f"{HOME}/witness",
         "PUBLIC_URL": f"http://127.0.0.1:{web}",
         "EMAIL_URL": f"smtp://127.0.0.1:{smtp}",
         "SANDBOX_DIR": f"{HOME}/mailbox",

@@ -13,7 +13,7 @@ from django.db.models import Count, Min, Q, Sum
 from newsletter.models import Issue, database_now
 from newsletter.models.issue import IssueState
 
-from .models import EmailDelivery, Heartbeat, Job, JobTally, LanePause
+from .models import EmailDelivery, Heartbeat, House, Job, JobTally, LanePause
 from .models.heartbeat import TICK
 from .models.job import Lane
 from .models.job_tally import BOUNDS, BUCKETS, Ending
@@ -70,6 +70,7 @@ def readiness() -> dict[str, str]:
         "workers": f"silent: {', '.join(silent)}" if silent else OK,
         "tick": OK if ticked.exists() else "late",
         "due": f"late: {', '.join(late)}" if late else OK,
+        "held": OK if (standing := House.read().standing) == "open" else standing,
     }
 
 

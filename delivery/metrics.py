@@ -21,6 +21,7 @@ from newsletter.models import database_now
 
 from . import health
 from .models import CircuitBreaker, JobTally
+from .models import House as HouseRow
 from .models.circuit_breaker import BreakerState
 from .models.job_tally import BOUNDS, BUCKETS
 
@@ -43,6 +44,7 @@ class House:
         yield from _lanes(now)
         yield from _sending(now)
         yield _breakers()
+        yield _held()
 
 
 REGISTRY = CollectorRegistry()
@@ -104,6 +106,14 @@ def _breakers() -> Metric:
     found = _gauge("breaker_open", "0 closed, 0.5 half-open (one probe), 1 open.", "name")
     for name, state in CircuitBreaker.objects.order_by("name").values_list("name", "state"):
         found.add_metric([name], OPENNESS[BreakerState(state)])
+    return found
+
+
+def _held() -> Metric:
+    found = _gauge("held", "1 while everything is held: paused by an operator, or doubted.", "why")
+    standing = HouseRow.read().standing
+    for why in ("paused", "doubted"):
+        found.add_metric([why], standing == why)
     return found
 
 

@@ -12,7 +12,7 @@ from newsletter.models.issue import RUNNING
 from newsletter.models.issue import IssueState as S
 
 from . import notifying, queue, sending
-from .models import Job, Occurrence
+from .models import CompiledIssue, House, Job, Occurrence
 from .steps import enqueue_step
 
 
@@ -30,12 +30,14 @@ def start(issue: Issue, *, actor: str, now: bool = False) -> str:
     Called twice, or by two at once, it makes one run.
     """
     issue.refresh_from_db()
-    if issue.state == S.SENT:
+    if issue.state == S.SENT and not issue.blocked_reason:
         return f"{issue.label} is sent: nothing to do."
     if issue.state in (S.DRAFT, S.CANCELLED):
         raise Refused(f"{issue.label} is {issue.state}: only an approved issue is released.")
     if issue.paused_at:
         raise Refused(f"{issue.label} is paused ({issue.paused_reason}). Resume it first.")
+    if held := House.read().why_held:
+        raise Refused(f"Everything is held ({held}): `house` says what to do.")
     if issue.state != S.APPROVED:
         return _go_on(issue, actor)
     due = issue.newsletter.release_at(issue.release_date)
@@ -71,10 +73,11 @@ def start_send(issue: Issue, *, actor: str) -> str:
 
 
 def resume(issue: Issue, *, actor: str, reason: str = "") -> bool:
-    """Lift the pause and go on where it stands."""
+    """Lift the pause and go on where it stands. What was refused before has been looked at: the count begins anew."""
     with transaction.atomic():
         resumed = issue.resume(actor=actor, reason=reason)
         if resumed:
+            CompiledIssue.objects.filter(pk=issue.pk).update(results=0, refusals=0)
             enqueue_step(issue)
     return resumed
 
@@ -97,7 +100,7 @@ def cancel(issue: Issue, *, actor: str, reason: str = "") -> str:
     with transaction.atomic():
         if not issue.cancel(actor=actor, reason=reason):
             return f"{issue.label} was cancelled before."
-        skipped = sending.skip_pending(issue.pk, "cancelled", actor)
+        skipped = sending.skip_cancelled(issue, actor, sending.REQUEST_SECONDS)
         queue.discard(issue.pk, "the issue was cancelled")
         issue.refresh_from_db()
         stands = _what_stands(issue)
@@ -129,6 +132,8 @@ def run_occurrence(occurrence: Occurrence) -> str:
     day = newsletter.today(occurrence.due_utc)
     if database_now() >= newsletter.too_late_at(day):
         return "a release has begun" if _began_on(newsletter, day) else _too_late(newsletter, day)
+    if held := House.read().why_held:
+        return _held(newsletter, day, held)
     started = start_due(newsletter, day, actor="schedule")
     if started is None and not _began_on(newsletter, day):
         notifying.tell(
@@ -163,8 +168,11 @@ def start_due(newsletter: Newsletter, day: date, *, actor: str) -> Issue | None:
 def sweep(newsletter: Newsletter, now: datetime, *, resume: bool = True) -> list[str]:
     """The safety net: start what was approved late, resume what lies there; what it did, in words.
 
-    A run that waits, is blocked or is paused is left alone; a run whose audience is frozen is resumed at any hour.
+    A run that waits, is blocked or is paused is left alone, and everything while it is held;
+    a run whose audience is frozen is resumed at any hour.
     """
+    if House.read().is_held:
+        return [f"left {newsletter.name} alone: everything is held"]
     day = newsletter.today(now)
     did = []
     is_release_day = day.weekday() == newsletter.release_weekday
@@ -223,6 +231,19 @@ def _tell_of_those_that_wait(newsletter: Newsletter, day: date) -> None:
             newsletter=newsletter,
             once=f"{day}",
         )
+
+
+def _held(newsletter: Newsletter, day: date, held: str) -> str:
+    notifying.tell(
+        "release_held",
+        f"{newsletter.name}: nothing is started, everything is held",
+        held,
+        f"Let go before {newsletter.too_late_time:%H:%M}, the next sweep starts what is approved.",
+        level="error",
+        newsletter=newsletter,
+        once=f"{day}",
+    )
+    return "everything is held: not started"
 
 
 def _too_late(newsletter: Newsletter, day: date) -> str:

@@ -31,7 +31,7 @@ from newsletter.models.suppression import SuppressionReason
 from . import breakers, letters, limits, notifying, queue
 from .channel import CHANNEL, transport
 from .errors import EdgeError
-from .models import Job, TransactionalMail
+from .models import House, Job, TransactionalMail
 from .models.transactional_mail import MailKind, MailState
 from .outcome import Discard, Done, Outcome, Wait
 from .redaction import redact_text
@@ -46,6 +46,7 @@ ASKED_JUST_NOW = timedelta(minutes=10)
 QUESTIONS_A_DAY = 5
 # Seconds for the reply to the end of a message: while one waits the others behind it wait too.
 PATIENCE = 20.0
+DOUBT_SECONDS = 60.0  # until it is looked at again whether the database is believed
 # The server did not answer as it should; any other verdict is an answer, and says nothing against the channel.
 CHANNEL_TROUBLE = (Verdict.RETRY_CHANNEL, Verdict.UNKNOWN)
 
@@ -79,6 +80,10 @@ def deliver(mail_id: int) -> Outcome:
         return Discard("the mail is gone")
     if mail.state != MailState.PENDING:
         return Discard(f"the mail is {mail.state} already")
+    # Who confirmed, and which mail went out, is what a database that was put back has forgotten. An operator's pause is
+    # of newsletters: a person who waits for a confirmation gets it.
+    if doubt := House.read().doubt:
+        return Wait(DOUBT_SECONDS, f"the database is not believed: {doubt}")
     if reason := _unwanted(mail):
         return Done(reason, partial(_settle, mail, MailState.DROPPED, reason))
     if database_now() > give_up_at(mail):

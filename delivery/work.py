@@ -14,7 +14,7 @@ import structlog
 from django.conf import settings
 from django.db import connections
 
-from . import identity, recovery, stopping
+from . import identity, recovery, stopping, witness
 from .board import Board
 from .jobs import tick
 from .models.job import Lane
@@ -43,6 +43,7 @@ class Supervisor:
         stopping.reset()
         for number in STOP_SIGNALS:
             signal.signal(number, self._on_signal)
+        witness.keep()
         recovery.recover()
         connections.close_all()
         _die_with_this_process()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.db import connections
 from django.test import Client
+from pytest_django import Settings
 
 from tests import cast
 
@@ -22,6 +25,12 @@ def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> No
 @pytest.fixture(autouse=True)
 def _fresh_cache() -> None:
     cache.clear()
+
+
+@pytest.fixture(autouse=True)
+def _own_witness(settings: Settings, tmp_path: Path) -> None:
+    """Each test begins with a database that has sent nothing; so does what stands outside it."""
+    settings.WITNESS_URL = str(tmp_path / "witness")
 
 
 @pytest.fixture

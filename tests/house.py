@@ -72,6 +72,7 @@ class House:
             "NO_PROXY": "127.0.0.1",
             "PYTHONDONTWRITEBYTECODE": "1",
             "DATABASE_URL": self.database_url,
+            "WITNESS_URL": str(self.folder / "witness"),
             "LEASE_SECONDS": "3",
             **self.settings,
             MARK: self.mark,

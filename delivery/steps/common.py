@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from delivery import notifying, queue, sending
-from delivery.models import Job
-from delivery.outcome import Discard, Done, Outcome
+from delivery.models import House, Job
+from delivery.outcome import Discard, Done, Outcome, Wait
 from newsletter.models import Issue, database_now
+from newsletter.models.issue import MAILED
 from newsletter.models.issue import IssueState as S
 
 ACTOR = "release"
+HELD_SECONDS = 60.0  # until it is looked at again whether everything is still held
 
 # The job that takes an issue out of a state.
 STEP_OF_STATE = {
@@ -22,7 +24,7 @@ STEP_OF_STATE = {
 
 def enqueue_step(issue: Issue, *, hurry: bool = True) -> bool:
     """Want the step that the issue stands at; `hurry` cuts a wait short. True where something new was queued."""
-    if issue.state == S.SENDING:
+    if issue.state in MAILED:
         return sending.wake(issue, hurry=hurry)
     name = STEP_OF_STATE.get(S(issue.state))
     if name is None:
@@ -53,7 +55,7 @@ def block(issue: Issue, reason: str) -> None:
 
 
 def step(state: str) -> Callable[[Callable[[Issue], Outcome]], Callable[[int], Outcome]]:
-    """Load the issue; leave quietly where it is gone, not in this state, paused or blocked."""
+    """Load the issue; leave quietly where it is gone, not in this state, paused or blocked, or everything is held."""
 
     def wrap(body: Callable[[Issue], Outcome]) -> Callable[[int], Outcome]:
         def load(issue_id: int) -> Outcome:
@@ -64,11 +66,24 @@ def step(state: str) -> Callable[[Callable[[Issue], Outcome]], Callable[[int], O
                 return Done(f"nothing to do: the issue is {issue.state}")
             if issue.paused_at or issue.blocked_reason:
                 return Done("paused" if issue.paused_at else "blocked")
+            if held := House.read().why_held:
+                return Done(f"everything is held: {held}")  # who lets it go on wakes it
             return body(issue)
 
         return load
 
     return wrap
+
+
+def unless_held(body: Callable[[int], Outcome]) -> Callable[[int], Outcome]:
+    """For what follows a run, and nobody wakes: it waits while everything is held."""
+
+    def wait(issue_id: int) -> Outcome:
+        if held := House.read().why_held:
+            return Wait(HELD_SECONDS, f"everything is held: {held}")
+        return body(issue_id)
+
+    return wait
 
 
 def find(issue_id: int) -> Issue | None:

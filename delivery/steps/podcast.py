@@ -15,7 +15,7 @@ from newsletter.models import Issue, Podcast, database_now
 from newsletter.models.issue import IssueState as S
 from newsletter.models.podcast import PodcastState
 
-from .common import ACTOR, enqueue_step, step
+from .common import ACTOR, enqueue_step, step, unless_held
 
 
 @step(S.AWAITING_PODCAST)
@@ -40,6 +40,7 @@ def await_podcast(issue: Issue) -> Outcome:
     return _not_yet(issue, podcast, answer)
 
 
+@unless_held
 def late_podcast(issue_id: int) -> Outcome:
     """After a release without its podcast: the post still gets it when it comes; there is no second mail."""
     podcast = Podcast.objects.filter(issue_id=issue_id).select_related("issue__newsletter").first()

@@ -16,7 +16,7 @@ from delivery.retries import HOUR, Backoff, Fixed, On
 from newsletter.models import Issue, database_now
 from newsletter.models.issue import IssueState as S
 
-from .common import ACTOR, enqueue_step, find, step, step_gave_up
+from .common import ACTOR, enqueue_step, find, step, step_gave_up, unless_held
 from .mail import freeze
 
 BUSY = On(Busy, Fixed(2), times=1800, within=HOUR)
@@ -58,6 +58,7 @@ def _is_live(url: str) -> bool:
         return False
 
 
+@unless_held
 def update_post(issue_id: int) -> Outcome:
     """Write the post again, with the podcast that came late."""
     issue = Issue.objects.select_related("newsletter", "podcast").filter(pk=issue_id).first()
@@ -67,6 +68,7 @@ def update_post(issue_id: int) -> Outcome:
     return Done("the post has the podcast", partial(_note_update, issue, published.sha))
 
 
+@unless_held
 def remove_post(issue_id: int) -> Outcome:
     """Take a cancelled issue's post away, if it is still ours."""
     issue = find(issue_id)

@@ -17,8 +17,8 @@ from django.shortcuts import redirect, render
 from django.urls import path, reverse
 from django.views.decorators.http import require_POST, require_safe
 
-from delivery import health, queue, schedules
-from delivery.models import Alert, CircuitBreaker, Heartbeat, Job, Lease
+from delivery import health, holding, queue, schedules
+from delivery.models import Alert, CircuitBreaker, Heartbeat, House, Job, Lease
 from delivery.models.circuit_breaker import BreakerState
 from delivery.models.heartbeat import TICK
 from delivery.models.job import JobState, Lane
@@ -83,6 +83,7 @@ def page(request: HttpRequest) -> HttpResponse:
         **_context(database_now()),
         "title": "Operations",
         "may_change": request.user.has_perm("delivery.change_job"),
+        "may_hold": request.user.has_perm("delivery.hold_house"),
     }
     return render(request, f"admin/delivery/{template}.html", context)
 
@@ -108,6 +109,25 @@ def act_on_lane(request: HttpRequest, lane: str, action: str) -> HttpResponse:
 
 
 @require_POST
+@for_staff("hold_house")
+def act_on_house(request: HttpRequest, action: str) -> HttpResponse:
+    """Pause everything, with a reason, or resume it."""
+    if action not in ("pause", "resume"):
+        raise Http404
+    actor, reason = str(request.user), request.POST.get("reason", "").replace("\0", "").strip()
+    if action == "pause" and not reason:
+        messages.error(request, "Say why everything is paused: others will ask.")
+    elif action == "pause" and holding.pause(actor=actor, reason=reason):
+        messages.success(request, "Everything is paused. What is on the wire finishes.")
+    elif action == "resume" and holding.resume(actor=actor, reason=reason):
+        messages.success(request, "The pause of everything is lifted.")
+    else:
+        is_paused = "is paused already" if action == "pause" else "is not paused"
+        messages.error(request, f"Everything {is_paused}.")
+    return redirect("operations" if request.user.has_perm("delivery.view_job") else "admin:index")
+
+
+@require_POST
 @for_staff("change_job")
 def act_on_dead(request: HttpRequest) -> HttpResponse:
     """Retry or discard one dead letter (`retry=ID`) or those that are ticked (`retry=ticked`, `job=ID` for each)."""
@@ -129,12 +149,14 @@ def act_on_dead(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("", page, name="operations"),
     path("lanes/<str:lane>/<str:action>/", act_on_lane, name="operations_lane"),
+    path("house/<str:action>/", act_on_house, name="operations_house"),
     path("dead/", act_on_dead, name="operations_dead"),
 ]
 
 
 def _context(now: datetime) -> dict[str, Any]:
     found: dict[str, Any] = {
+        "house": House.read(),
         "lanes": health.lanes(now),
         "dead": _some(Job.objects.filter(state=JobState.DEAD).order_by("-id")),
         "running": Job.objects.filter(state=JobState.RUNNING).order_by("lease_until")[:FIRST],
@@ -155,8 +177,16 @@ def _context(now: datetime) -> dict[str, Any]:
 
 
 def _marks(
-    lanes: list[health.LaneHealth], dead: Some, breakers: Iterable[CircuitBreaker], **_: Any
+    house: House,
+    lanes: list[health.LaneHealth],
+    dead: Some,
+    breakers: Iterable[CircuitBreaker],
+    **_: Any,
 ) -> Iterator[Mark]:
+    if house.doubt:
+        yield Mark("bad", "everything", "the database is not believed: nothing leaves")
+    if house.paused_at:
+        yield Mark("warn", "everything", "everything is paused")
     for alert in Alert.objects.exclude(raised_at=None).order_by("raised_at"):
         since = f"since {alert.raised_at:%Y-%m-%d %H:%M} UTC"
         yield Mark("bad", "throughput", f"{alert.name}: {redact_text(alert.detail)} ({since})")

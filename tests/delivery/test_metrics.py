@@ -79,6 +79,7 @@ def test_every_metric_is_there_on_the_first_day(client: Client) -> None:
         ("carteiro_deliveries", "gauge"),
         ("carteiro_send_rate", "gauge"),
         ("carteiro_breaker_open", "gauge"),
+        ("carteiro_held", "gauge"),
     ]
 
 
