@@ -28,6 +28,7 @@ from .models import (
     Lease,
     Notification,
     Occurrence,
+    ProviderEvent,
     TransactionalMail,
 )
 from .models.job import JobState
@@ -126,6 +127,12 @@ TABLE = (
         "transactional mails",
         30 * DAY,
         lambda before: TransactionalMail.objects.filter(created_at__lt=before),
+    ),
+    # They hold an address; what they changed stays in the rows and their history.
+    Rule(
+        "events of providers",
+        90 * DAY,
+        lambda before: ProviderEvent.objects.filter(received_at__lt=before),
     ),
     Rule(
         "minutes of the tally",

@@ -24,6 +24,7 @@ from delivery.models import (
     Lease,
     Notification,
     Occurrence,
+    ProviderEvent,
     TransactionalMail,
 )
 from delivery.outcome import Done, Wait
@@ -77,6 +78,12 @@ def mail(at: datetime) -> Model:
     return created(row, at)
 
 
+def provider_event(at: datetime) -> Model:
+    row = ProviderEvent.objects.create(provider="ses", event_key=str(at), kind="sent", raw="{}")
+    ProviderEvent.objects.filter(pk=row.pk).update(received_at=at)
+    return row
+
+
 def task(at: datetime) -> Model:
     values = {"name": "x", "func": "x", "started": at, "stopped": at, "success": False}
     row: Model = Task.objects.create(id=f"{at:%Y%m%d%H%M%S%f}", **values)
@@ -92,6 +99,7 @@ MAKERS: dict[str, Callable[[datetime], Model]] = {
     "heartbeats": lambda at: Heartbeat.objects.create(work=str(at), lane="bulk", at=at),
     "notifications": notification,
     "transactional mails": mail,
+    "events of providers": provider_event,
     "minutes of the tally": lambda at: JobTally.objects.create(name="x", ending="done", at=at),
     "breakers": lambda at: CircuitBreaker.objects.create(name=str(at), changed_at=at),
     "leases": lambda at: Lease.objects.create(name=str(at), expires_at=at),
