@@ -21,7 +21,7 @@ class EmailDeliveryAdmin(HistoryAdmin):
     ordering = ["-id"]
     list_per_page = 25  # half of this page's time is rows; it must be quick while the ledger drains
     exclude = ["address_key"]
-    change_form_template = "admin/delivery/change_form_history.html"
+    change_form_template = "admin/delivery/delivery.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[EmailDelivery]:
         """Without the issue's text, which would come again with each row."""

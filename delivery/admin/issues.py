@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied, ValidationError
@@ -17,14 +19,14 @@ from django.views.decorators.http import require_POST
 
 from delivery import release, sending
 from delivery.models import Job, Notification
-from delivery.views import preview
+from delivery.views import preview, report
 from newsletter import rendering
 from newsletter.models import Issue, Refused, Transition
 from newsletter.models.issue import CONTENT, EDITABLE
 from newsletter.models.issue import IssueState as S
 from newsletter.models.transition import Subject
 
-Act = Callable[[Issue, str], str]
+Act = Callable[[Issue, str, str], str]  # issue, actor, reason -> what was done
 
 
 class IssueForm(ModelForm):
@@ -60,42 +62,42 @@ class IssueForm(ModelForm):
             self.add_error("slug", "Another issue of this newsletter has that slug.")
 
 
-def _approve(issue: Issue, actor: str) -> str:
+def _approve(issue: Issue, actor: str, reason: str) -> str:
     issue.approve(actor=actor)
     return f"Approved for {issue.release_date}."
 
 
-def _release(issue: Issue, actor: str) -> str:
+def _release(issue: Issue, actor: str, reason: str) -> str:
     return release.start(issue, actor=actor, now=True)
 
 
-def _pause(issue: Issue, actor: str) -> str:
-    if not issue.pause(reason=f"by {actor}", actor=actor):
+def _pause(issue: Issue, actor: str, reason: str) -> str:
+    if not issue.pause(reason=reason or f"by {actor}", actor=actor):
         raise Refused(f"{issue.label} is {issue.state}, or paused already: nothing to pause.")
     return "Paused. What is on the wire finishes."
 
 
-def _resume(issue: Issue, actor: str) -> str:
-    if not release.resume(issue, actor=actor):
+def _resume(issue: Issue, actor: str, reason: str) -> str:
+    if not release.resume(issue, actor=actor, reason=reason):
         raise Refused(f"{issue.label} is not paused.")
     return "Resumed."
 
 
-def _cancel(issue: Issue, actor: str) -> str:
-    return release.cancel(issue, actor=actor)
+def _cancel(issue: Issue, actor: str, reason: str) -> str:
+    return release.cancel(issue, actor=actor, reason=reason)
 
 
-def _without_podcast(issue: Issue, actor: str) -> str:
+def _without_podcast(issue: Issue, actor: str, reason: str) -> str:
     release.go_without(issue, podcast=True, actor=actor)
     return release.start(issue, actor=actor, now=True)
 
 
-def _without_blog(issue: Issue, actor: str) -> str:
+def _without_blog(issue: Issue, actor: str, reason: str) -> str:
     release.go_without(issue, blog=True, actor=actor)
     return release.start(issue, actor=actor, now=True)
 
 
-def _remove_post(issue: Issue, actor: str) -> str:
+def _remove_post(issue: Issue, actor: str, reason: str) -> str:
     release.remove_post(issue, actor=actor)
     return "The post is being removed."
 
@@ -126,7 +128,11 @@ BUTTONS: dict[str, tuple[Act, str, str, Callable[[Issue], bool]]] = {
         _pause,
         "release_issue",
         "Pause",
-        lambda i: not i.paused_at and i.state not in (S.DRAFT, S.SENT, S.CANCELLED),
+        lambda i: (
+            not i.paused_at
+            and i.state not in (S.DRAFT, S.CANCELLED)
+            and (i.state != S.SENT or sending.owes(i))
+        ),
     ),
     "resume": (_resume, "release_issue", "Resume", lambda i: i.paused_at is not None),
     "cancel": (_cancel, "release_issue", "Cancel", lambda i: i.state not in (S.SENT, S.CANCELLED)),
@@ -213,7 +219,8 @@ class IssueAdmin(admin.ModelAdmin):
         if not request.user.has_perm(f"newsletter.{permission}"):
             raise PermissionDenied
         try:
-            self.message_user(request, act(issue, str(request.user)), messages.SUCCESS)
+            done = act(issue, str(request.user), _reason(request))
+            self.message_user(request, done, messages.SUCCESS)
         except Refused as refusal:
             self.message_user(request, str(refusal), messages.ERROR)
         return redirect(reverse("admin:newsletter_issue_change", args=[issue.pk]))
@@ -231,19 +238,42 @@ class IssueAdmin(admin.ModelAdmin):
         return issue
 
 
+def _reason(request: HttpRequest) -> str:
+    return request.POST.get("reason", "").replace("\0", "").strip()[:400]
+
+
+def _pause_in_words(issue: Issue) -> dict[str, Any] | None:
+    """Who paused it, and until when what waits may wait: a pause stops no clock."""
+    if issue.paused_at is None:
+        return None
+    rows = Transition.objects.of(Subject.ISSUE, issue.pk).filter(reason__startswith="paused")
+    last = rows.order_by("-id").first()
+    frozen = issue.audience_frozen_at
+    hours = timedelta(hours=settings.DELIVERY_EXPIRY_HOURS)
+    return {
+        "by": last.actor if last else "",
+        "zone": issue.newsletter.zone,
+        "ends": frozen + hours if frozen else None,
+    }
+
+
 def _context(request: HttpRequest, issue: Issue) -> dict[str, Any]:
     document = issue.document()
     editable = issue.state in EDITABLE
+    buttons = [
+        (action, label)
+        for action, (_, permission, label, shown) in BUTTONS.items()
+        if shown(issue) and request.user.has_perm(f"newsletter.{permission}")
+    ]
+    by_the_pause = ("resume", "cancel") if issue.paused_at else ()
     return {
         "show_save": editable,
         "show_save_and_continue": editable,
         "show_save_and_add_another": editable,
-        "buttons": [
-            (action, label)
-            for action, (_, permission, label, shown) in BUTTONS.items()
-            if shown(issue) and request.user.has_perm(f"newsletter.{permission}")
-        ],
-        "books": sending.books(issue) if issue.audience else None,
+        "buttons": [each for each in buttons if each[0] not in by_the_pause],
+        "pause_buttons": [each for each in buttons if each[0] in by_the_pause],
+        **report.context(issue),
+        "pause": _pause_in_words(issue),
         "podcast": getattr(issue, "podcast", None),
         "jobs": Job.objects.filter(issue=issue).exclude(name="notify").order_by("-id")[:20],
         "notifications": Notification.objects.filter(issue=issue).order_by("id")[:50],

@@ -32,6 +32,7 @@ class SubscriberAdmin(ReadOnlyAdmin):
     ordering = ["-id"]
     exclude = ["address_key"]
     inlines = [SubscriptionInline]
+    change_form_template = "admin/delivery/subscriber.html"
 
 
 @admin.register(Subscription)

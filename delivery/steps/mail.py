@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from delivery import notifying, sending
+from delivery import notifying, reports, sending
 from delivery.models import CompiledIssue
 from delivery.outcome import Discard, Done, Outcome
 from newsletter.models import Issue
@@ -33,7 +33,8 @@ def report(issue_id: int) -> Outcome:
     issue = find(issue_id)
     if issue is None or issue.state != S.SENT:
         return Discard("there is no closed issue to report")
-    return Done("reported", partial(_report, issue))
+    # Before the advance: its transaction would keep SQLite's one writer while every row is read.
+    return Done("reported", partial(_report, issue, reports.report(issue)))
 
 
 def _frozen(issue: Issue, compiled: CompiledIssue) -> None:
@@ -44,20 +45,16 @@ def _frozen(issue: Issue, compiled: CompiledIssue) -> None:
         block(issue, "the audience is empty: no confirmed subscriber")
 
 
-def _report(issue: Issue) -> None:
-    figures = sending.books(issue)
-    started, closed = issue.audience_frozen_at, issue.closed_at
-    minutes = (closed - started).total_seconds() / 60 if started and closed else 0
-    failed = not figures["sent"] and not figures["skipped"]
+def _report(issue: Issue, found: reports.Report) -> None:
+    number = found.books.number
+    failed = not number("sent") and not number("skipped")
     level: notifying.Level = (
-        "error" if failed else "warning" if figures["unknown"] or figures["failed"] else "info"
+        "error" if failed else "warning" if number("unknown") or number("failed") else "info"
     )
     notifying.tell(
         "sent",
         f"“{issue.title}” was not delivered to anybody" if failed else f"“{issue.title}” was sent",
-        f"Audience {issue.audience}: {figures['sent']} sent, {figures['failed']} failed, "
-        f"{figures['unknown']} unknown, {figures['skipped']} skipped; the books balance.",
-        f"It took {minutes:.1f} minutes. {issue.web_url}",
+        *reports.sentences(issue, found),
         level=level,
         issue=issue,
     )

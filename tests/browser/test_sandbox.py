@@ -12,7 +12,8 @@ pytestmark = pytest.mark.browser
 
 def test_it_lists_every_copy(page: Page, site: Site) -> None:
     page.goto(f"{site.url}/sandbox/")
-    expect(page.get_by_role("row")).to_have_count(site.mailbox.count() + 1)
+    on_a_page = min(site.mailbox.count(), 50)  # other pages' tests have mailed before
+    expect(page.get_by_role("row")).to_have_count(on_a_page + 1)
     assert site.mailbox.count() >= READERS
     keep(page, "sandbox-list")
 
