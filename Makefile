@@ -1,11 +1,15 @@
 # Carteiro. `make demo` shows it, `make test` proves it. Needs Python 3.11 to 3.13 (with venv), git and make.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser chaos-jobs stops night lint format lock clean
+.PHONY: help demo test test-browser chaos chaos-jobs mutants stops night model lint format lock clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
 ONCE ?=
+SEEDS ?= 60
+WORKS ?= 3
+RECIPIENTS ?= 120
+DATABASE ?= sqlite postgres
 
 # The first Python that runs, has the right age, and can make a virtual environment.
 FIND_PYTHON = for p in $(PYTHON) python3.13 python3.12 python3.11 python3 python; do \
@@ -25,6 +29,15 @@ test: $(VENV)/.ready-dev ## the suite, on SQLite and on PostgreSQL
 test-browser: $(VENV)/.ready-dev ## the pages, in a real Chromium
 	$(PY) -m pytest -m browser tests/browser
 
+chaos: $(VENV)/.ready-dev ## senders killed at every named point, on each DATABASE; SEEDS=60 RECIPIENTS=120 WORKS=3 (half an hour)
+	@for database in $(DATABASE); do \
+		$(PY) -m tests.chaos.ledger.run --database $$database --seeds $(SEEDS) --recipients $(RECIPIENTS) && \
+		$(PY) -m tests.chaos.ledger.run --database $$database --seeds $(WORKS) --work || exit 1; \
+	done
+
+mutants: $(VENV)/.ready-dev ## deliberate faults of ours in the ledger: the oracle must notice each (ten minutes a database)
+	@for database in $(DATABASE); do $(PY) -m tests.chaos.ledger.mutants --database $$database || exit 1; done
+
 chaos-jobs: $(VENV)/.ready-dev ## kill -9 of random parts of `work` under load: 100 on each database (half an hour)
 	$(PY) -m tests.chaos.storm --kills 100 --database sqlite
 	$(PY) -m tests.chaos.storm --kills 100 --database postgres
@@ -34,6 +47,9 @@ stops: $(VENV)/.ready-dev ## SIGTERM to `work`, idle and busy, alone and to all:
 
 night: $(VENV)/.ready-dev ## `work` for 30 minutes at 20 jobs/s: memory, descriptors, tables
 	$(PY) -m tests.chaos.night --minutes 30 --rate 20
+
+model: $(VENV)/.ready-dev ## every state that the ledger can reach, by its table of moves (half a minute of one core)
+	$(PY) -m tests.model
 
 lint: $(VENV)/.ready-dev ## style, types, import contracts, migrations, deployment check
 	$(PY) -m ruff check
