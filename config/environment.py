@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from base64 import b64decode
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -15,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from delivery.transports.smtp_url import parse_smtp_url
+from delivery.transports.api_url import parse_email_url
 
 Network = IPv4Network | IPv6Network
 LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
@@ -73,11 +74,15 @@ class Environment(BaseSettings):
     ALLOW_PRIVATE_URLS: Networks = ()
     DEADMAN_URL: str = Field(default="", repr=False)
     METRICS_TOKEN: str = Field(default="", repr=False)
+    WEBHOOK_SECRET: str = Field(default="", repr=False)
+    SNS_TOPIC_ARN: str = ""
+    WITNESS_URL: str = Field(default="var/witness", repr=False)
     SANDBOX_DIR: str = ""
 
     DELIVERY_CONNECTIONS: Positive = 8
     DELIVERY_WINDOW: Positive = 8
     DELIVERY_RATE: float = Field(default=0, ge=0, allow_inf_nan=False)
+    DELIVERY_DAILY_QUOTA: int = Field(default=0, ge=0)
     DELIVERY_ATTEMPTS: Positive = 5
     DELIVERY_RETRY_SECONDS: Seconds = 300
     DELIVERY_EXPIRY_HOURS: Positive = 72
@@ -136,7 +141,7 @@ class Environment(BaseSettings):
     @field_validator("EMAIL_URL")
     @classmethod
     def _is_email_url(cls, value: str) -> str:
-        parse_smtp_url(value)
+        parse_email_url(value)
         return value
 
     @field_validator("DISCORD_WEBHOOK_URL", "SLACK_WEBHOOK_URL", "DEADMAN_URL")
@@ -144,6 +149,41 @@ class Environment(BaseSettings):
     def _is_webhook(cls, value: str) -> str:
         if value and urlsplit(value).scheme not in ("http", "https"):
             raise ValueError("takes an https URL")
+        return value
+
+    @field_validator("WEBHOOK_SECRET")
+    @classmethod
+    def _is_webhook_secret(cls, value: str) -> str:
+        """Resend's signing secret, or the user and password that Postmark sends."""
+        try:
+            signs = value.startswith("whsec_") and len(b64decode(value[6:], validate=True)) >= 16
+        except ValueError:
+            signs = False
+        user, _, password = value.partition(":")
+        if value and not signs and (value.startswith("whsec_") or not user or len(password) < 16):
+            raise ValueError(
+                "takes whsec_... (Resend), or user:password with 16 characters or more"
+            )
+        return value
+
+    @field_validator("SNS_TOPIC_ARN")
+    @classmethod
+    def _is_topic(cls, value: str) -> str:
+        from delivery.sns import is_topic  # brings cryptography, which few need here
+
+        if value and not is_topic(value):
+            raise ValueError("takes a topic's name: arn:aws:sns:REGION:ACCOUNT:NAME")
+        return value
+
+    @field_validator("WITNESS_URL")
+    @classmethod
+    def _is_witness(cls, value: str) -> str:
+        """A path, a file: URL, or an address that answers GET and PUT."""
+        parts = urlsplit(value)
+        if parts.scheme not in ("", "file", "http", "https"):
+            raise ValueError("takes a file such as var/witness, or an https URL")
+        if parts.scheme in ("", "file") and (parts.netloc or not parts.path):
+            raise ValueError("takes a file such as var/witness or file:///srv/witness")
         return value
 
     @field_validator("DATABASE_URL")

@@ -11,14 +11,18 @@ from . import (
     alerts,
     clock,
     deadman,
+    feedback,
     notifying,
     pruning,
     recovery,
     release,
+    replaying,
     schedules,
     sending,
     steps,
     transactional,
+    webhooks,
+    witness,
 )
 from .models import Occurrence
 from .models.job import Lane
@@ -88,6 +92,26 @@ def ping_deadman(id: int) -> Outcome:
     return deadman.ping(id)
 
 
+@job("apply_event")
+def apply_event(event_id: int) -> Outcome:
+    return feedback.apply_event(event_id)
+
+
+@job("fetch_certificate", retries=webhooks.SNS)
+def fetch_certificate(url: str) -> Outcome:
+    return webhooks.fetch_certificate(url)
+
+
+@job("confirm_subscription", retries=webhooks.SNS)
+def confirm_subscription(event_id: int) -> Outcome:
+    return webhooks.confirm_subscription(event_id)
+
+
+@job("replay_unknowns", lane=Lane.BULK, retries=sending.DELIVER)
+def replay_unknowns(id: int) -> Outcome:
+    return replaying.replay(id)
+
+
 @job("release")
 def release_due(occurrence_id: int) -> Outcome:
     occurrence = Occurrence.objects.select_related("newsletter").filter(pk=occurrence_id).first()
@@ -115,8 +139,11 @@ def safety_net(occurrence_id: int) -> Outcome:
     return Done("; ".join(did) or "nothing to do")
 
 
-# Recovering comes before the clocks are noted: it asks whether they were set since they were.
-PARTS = (schedules.tick, recovery.recover, clock.note, alerts.check)
+# What the recovery had to call unknown may be known by somebody already.
+SETTLING = (feedback.look_again, replaying.enqueue_replays)
+# The witness comes first: a database that was put back starts nothing. Recovering comes before the clocks are noted: it
+# asks whether they were set since they were.
+PARTS = (witness.keep, schedules.tick, recovery.recover, *SETTLING, clock.note, alerts.check)
 
 
 def tick() -> None:
