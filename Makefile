@@ -35,7 +35,7 @@ chaos: $(VENV)/.ready-dev ## senders killed at every named point, on each DATABA
 		$(PY) -m tests.chaos.ledger.run --database $$database --seeds $(WORKS) --work || exit 1; \
 	done
 
-mutants: $(VENV)/.ready-dev ## deliberate faults of ours in the ledger: the oracle must notice each (ten minutes a database)
+mutants: $(VENV)/.ready-dev ## deliberate faults of ours in the ledger: the oracle must notice each (two minutes a database)
 	@for database in $(DATABASE); do $(PY) -m tests.chaos.ledger.mutants --database $$database || exit 1; done
 
 chaos-jobs: $(VENV)/.ready-dev ## kill -9 of random parts of `work` under load: 100 on each database (half an hour)
