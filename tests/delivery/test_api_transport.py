@@ -17,7 +17,7 @@ from delivery import channel
 from delivery.message import Mailbox, Recipient, compile_message, stamp
 from delivery.models import EmailDelivery
 from delivery.transports import Envelope
-from delivery.transports.api import ApiConnection, ApiTransport
+from delivery.transports.api import ApiConnection, ApiTransport, _storable
 from delivery.transports.api_url import parse_api_url
 from delivery.transports.outcomes import Outcome, Phase, Verdict
 from delivery.transports.smtp import SmtpTransport, Timeouts
@@ -108,6 +108,11 @@ def test_it_passes_the_headers_that_mailboxes_act_on(api: ProviderStandIn) -> No
     assert headers["Archived-At"] == "<https://news.example.com/i/1/>"
     assert headers["Message-ID"] == "<7.0123456789abcdef@example.com>"
     assert headers["Date"] == "Mon, 23 Nov 2026 07:00:00 +0000"
+
+
+@pytest.mark.parametrize("said", ["a\0b", "a\ud800b"], ids=["nul", "half-a-pair"])
+def test_a_name_that_no_database_keeps_is_made_storable(said: str) -> None:
+    assert _storable(said) == "ab"
 
 
 def test_it_gives_ses_the_very_bytes(ses: ProviderStandIn) -> None:

@@ -259,7 +259,7 @@ def test_it_sends_no_dot_after_an_answer_to_the_body(server: SmtpStandIn) -> Non
     assert [copy for copy in server.copies if copy.accepted] == []
 
 
-@pytest.mark.parametrize("early", ["451 4.3.0 early", "552 5.3.4 early"])
+@pytest.mark.parametrize("early", ["451 4.3.0 early", "552 5.3.4 early", "421 4.3.2 closing"])
 def test_it_takes_no_late_answer_to_the_body_for_the_dots(server: SmtpStandIn, early: str) -> None:
     server.on("dot", Act(f"{early}\r\n250 2.0.0 queued\r\n".encode(), accepted=True))
     outcome = attempt(server)

@@ -16,7 +16,9 @@ from delivery import moves, recovery, release, sending
 from delivery.ledger import move
 from delivery.models import CompiledIssue, EmailDelivery, House, Job, QuotaTally, Rate
 from delivery.outcome import Done, Wait
+from delivery.results import Result, record
 from delivery.sender import Sender
+from delivery.transports.outcomes import Phase, Reply, judge
 from newsletter.models import Issue, Subscription, Transition, database_now
 from newsletter.models.gate import queue_for_house
 from newsletter.models.transition import Subject
@@ -243,6 +245,15 @@ def test_after_the_resume_the_first_are_counted_anew(smtp: SmtpStandIn, settings
     drain()
     issue.refresh_from_db()
     assert (issue.state, issue.paused_at) == ("sent", None)
+
+
+def test_an_answer_that_is_written_twice_counts_once(smtp: SmtpStandIn) -> None:
+    issue = frozen(1)
+    sending.deliver(issue.pk, 0)
+    row = row_of("bob")
+    again = Result(row.pk, row.attempt, judge(Phase.DOT, Reply(250, "", "queued")))
+    assert record(issue, [again]) == []
+    assert CompiledIssue.objects.get().results == 1
 
 
 def test_past_the_first_two_hundred_nobody_counts(smtp: SmtpStandIn) -> None:
