@@ -29,6 +29,7 @@ from .models import (
     Notification,
     Occurrence,
     ProviderEvent,
+    QuotaTally,
     TransactionalMail,
 )
 from .models.job import JobState
@@ -140,6 +141,8 @@ TABLE = (
         lambda before: JobTally.objects.filter(at__gt=EPOCH, at__lt=before),
         _merge,
     ),
+    # The quota looks back 24 hours.
+    Rule("tally of the quota", 2 * DAY, lambda before: QuotaTally.objects.filter(at__lt=before)),
     # Whoever asks a service again makes its row again.
     Rule("breakers", 30 * DAY, lambda before: CircuitBreaker.objects.filter(changed_at__lt=before)),
     Rule("leases", 30 * DAY, _leases),

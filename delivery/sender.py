@@ -83,9 +83,8 @@ class Sender:
         self.wait_for_rate = 0.0
         self.renewed_at = leased_at
         self.deadline = time.monotonic() + settings.SENDER_SECONDS
-        self.shaken = (
-            False  # a statement failed: perhaps its COMMIT was heard, and only the reply was lost
-        )
+        # A statement failed: perhaps its COMMIT was heard, and only the reply was lost.
+        self.shaken = False
 
     def run(self) -> None:
         """Drain until the ledger has nothing for us, the turn is over, or something says stop."""

@@ -87,7 +87,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='quotatally',
-            constraint=models.UniqueConstraint(fields=('channel', 'at'), name='quota_tally_once'),
+            constraint=models.UniqueConstraint(fields=('at', 'channel'), name='quota_tally_once'),
         ),
         migrations.AddIndex(
             model_name='providerevent',

@@ -12,7 +12,7 @@ class QuotaTally(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(name="quota_tally_once", fields=["channel", "at"]),
+            models.UniqueConstraint(name="quota_tally_once", fields=["at", "channel"]),
         ]
 
     def __str__(self) -> str:

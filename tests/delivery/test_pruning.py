@@ -25,6 +25,7 @@ from delivery.models import (
     Notification,
     Occurrence,
     ProviderEvent,
+    QuotaTally,
     TransactionalMail,
 )
 from delivery.outcome import Done, Wait
@@ -101,6 +102,7 @@ MAKERS: dict[str, Callable[[datetime], Model]] = {
     "transactional mails": mail,
     "events of providers": provider_event,
     "minutes of the tally": lambda at: JobTally.objects.create(name="x", ending="done", at=at),
+    "tally of the quota": lambda at: QuotaTally.objects.create(channel="smtp", at=at),
     "breakers": lambda at: CircuitBreaker.objects.create(name=str(at), changed_at=at),
     "leases": lambda at: Lease.objects.create(name=str(at), expires_at=at),
     "wake-ups": lambda at: OrmQ.objects.create(key="bulk", payload="x", lock=at),

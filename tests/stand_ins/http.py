@@ -141,18 +141,17 @@ class HttpStandIn:
         self._server.server_close()
 
 
-class _Server(socketserver.ThreadingTCPServer):
+class TlsServer(socketserver.ThreadingTCPServer):
+    """On a port of its own, in the clear or behind TLS; a thread for each connection."""
+
     # Not http.server's: that one looks up this machine's name, which can take seconds.
     daemon_threads = True
     allow_reuse_address = True
     request_queue_size = 50
 
-    def __init__(self, stand_in: HttpStandIn, tls: ssl.SSLContext | None) -> None:
-        self.stand_in = stand_in
+    def __init__(self, handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None) -> None:
         self._tls = tls
-        if tls:
-            tls.sni_callback = lambda _, name, __: stand_in.names.append(name)
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", 0), handler)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         connection, address = super().get_request()
@@ -164,6 +163,14 @@ class _Server(socketserver.ThreadingTCPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is what many tests are about."""
+
+
+class _Server(TlsServer):
+    def __init__(self, stand_in: HttpStandIn, tls: ssl.SSLContext | None) -> None:
+        self.stand_in = stand_in
+        if tls:
+            tls.sni_callback = lambda _, name, __: stand_in.names.append(name)
+        super().__init__(_Handler, tls)
 
 
 class _Handler(BaseHTTPRequestHandler):

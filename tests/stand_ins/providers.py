@@ -15,7 +15,6 @@ A message is recorded before its answer goes out. Connections are kept, as the p
 from __future__ import annotations
 
 import base64
-import socketserver
 import ssl
 import threading
 import uuid
@@ -25,7 +24,7 @@ from email import message_from_bytes, policy
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Self, cast
 
-from tests.stand_ins.http import Reply, Request, json_reply
+from tests.stand_ins.http import Reply, Request, TlsServer, json_reply
 
 __all__ = ["Accepted", "ProviderStandIn"]
 
@@ -218,27 +217,14 @@ def _bare(address: str) -> str:
     return address.rpartition("<")[2].removesuffix(">")
 
 
-class _Server(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-    allow_reuse_address = True
-    request_queue_size = 50
-
+class _Server(TlsServer):
     def __init__(self, stand_in: ProviderStandIn, tls: ssl.SSLContext | None) -> None:
         self.stand_in = stand_in
-        self._tls = tls
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler, tls)
 
     def get_request(self) -> tuple[Any, Any]:
-        connection, address = super().get_request()
         self.stand_in.connections += 1
-        if self._tls:  # the handshake is made at the first read, in the connection's own thread
-            connection = self._tls.wrap_socket(
-                connection, server_side=True, do_handshake_on_connect=False
-            )
-        return connection, address
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is what many tests are about."""
+        return super().get_request()
 
 
 class _Handler(BaseHTTPRequestHandler):
