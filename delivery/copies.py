@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from django.conf import settings
 
-from .message import Recipient, envelope_address, message_id, stamp
+from .message import Recipient, message_id, stamped
 from .models import CompiledIssue, EmailDelivery
 from .transports import Envelope
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A row of the ledger: all that its bytes depend on, beside the compiled issue."""
 
     id: int
@@ -32,17 +31,15 @@ class Copies:
     def __init__(self, compiled: CompiledIssue) -> None:
         self._message = compiled.message
         self._mail_from = compiled.mail_from
+        self._links = f"{settings.PUBLIC_URL}/u/"
 
     def envelope(self, row: Row) -> Envelope:
         """Raises ValueError, without the address, where the copy cannot be made."""
-        url = f"{settings.PUBLIC_URL}/u/{row.token}/"
-        recipient = Recipient(row.id, row.address, row.name, url)
+        url = f"{self._links}{row.token}/"
+        copy = stamped(self._message, Recipient(row.id, row.address, row.name, url))
+        key = f"{self._message.nonce}-{row.id}-{row.resend_no}"
         return Envelope(
-            self._mail_from,
-            envelope_address(recipient),
-            stamp(self._message, recipient),
-            key=f"{self._message.nonce}-{row.id}-{row.resend_no}",
-            delivery_id=row.id,
+            self._mail_from, copy.address, copy.data, key, row.id, wire_ready=copy.wire_ready
         )
 
     def message_id(self, delivery_id: int) -> str:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import binascii
 import datetime
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import format_datetime
+from functools import cached_property
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from delivery.headers import (
     MessageError,
@@ -27,8 +28,11 @@ from delivery.headers import (
 from newsletter.rendering import Rendered
 from newsletter.rendering.placeholders import split
 
-_SOFT_BREAK = b"=\r\n"
+_SOFT_BREAK = b"=\n"  # CRLF comes last
 _ROOM = 75  # 76 octets a line (RFC 2045 section 6.7) less the "=" of a soft break
+# A space before a line's end: b2a_qp encodes it after it has measured the line, which grows to 78 octets.
+_ENCODED_LATE = re.compile(rb"^(.{73,75})(=[0-9A-F]{2})$", re.MULTILINE)
+_LEADING_DOT = re.compile(rb"^(\..*?)(=?)$", re.MULTILINE)
 _STORED_VERSION = 1
 _NONCE = re.compile(r"[0-9a-f]{8,64}")
 _LIST_ID = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
@@ -44,8 +48,7 @@ class Mailbox:
     address: str
 
 
-@dataclass(frozen=True)
-class Recipient:
+class Recipient(NamedTuple):
     """What differs from copy to copy; `name` may be empty."""
 
     delivery_id: int
@@ -69,6 +72,13 @@ class CompiledMessage:
     nonce: str
     domain: str
     pieces: tuple[Piece, ...]
+
+    @cached_property
+    def is_wire_ready(self) -> bool:
+        """Whether what is the same in all copies is; a copy is if its own values are too."""
+        last = self.pieces[-1]
+        ended = not last.slot and last.data.endswith(b"\r\n")
+        return ended and _is_wire_ready(piece.data for piece in self.pieces)
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads, after a deploy and in another process too."""
@@ -120,8 +130,23 @@ def stamp(compiled: CompiledMessage, recipient: Recipient) -> bytes:
 
     Raises MessageError, without the address, where the recipient cannot be written in a header.
     """
-    values = _values(compiled, recipient)
-    return b"".join([values.get(piece.slot, piece.data) for piece in compiled.pieces])
+    return stamped(compiled, recipient).data
+
+
+class Stamped(NamedTuple):
+    """A recipient's copy, and the address for RCPT TO. ``wire_ready`` is as in a transport's Envelope."""
+
+    address: str
+    data: bytes
+    wire_ready: bool
+
+
+def stamped(compiled: CompiledMessage, recipient: Recipient) -> Stamped:
+    """Return `stamp` and `envelope_address` in one; raises as they do."""
+    address = envelope_address(recipient)
+    values = _values(compiled, recipient, address)
+    data = b"".join([values.get(piece.slot, piece.data) for piece in compiled.pieces])
+    return Stamped(address, data, compiled.is_wire_ready and _is_wire_ready(values.values()))
 
 
 def message_id(compiled: CompiledMessage, delivery_id: int) -> str:
@@ -134,30 +159,29 @@ def envelope_address(recipient: Recipient) -> str:
     return wire_address(recipient.address, f"delivery {recipient.delivery_id}")
 
 
-def _values(compiled: CompiledMessage, recipient: Recipient) -> dict[str, bytes]:
+def _is_wire_ready(pieces: Iterable[bytes]) -> bool:
+    """Whether no join of them has a bare CR or LF, nor a line that begins with a dot."""
+    apart = b"\r\n".join([b"", *pieces, b""])
+    ends = apart.count(b"\r\n")
+    return ends == apart.count(b"\n") == apart.count(b"\r") and b"\r\n." not in apart
+
+
+def _values(compiled: CompiledMessage, recipient: Recipient, address: str) -> dict[str, bytes]:
     url = recipient.unsubscribe_url
-    whose = f"delivery {recipient.delivery_id}"
-    require(_URL.fullmatch(url), f"The unsubscribe link of {whose} is no plain http(s) URL.")
-    address = wire_address(recipient.address, whose)
+    if not _URL.fullmatch(url):
+        whose = f"delivery {recipient.delivery_id}"
+        raise MessageError(f"The unsubscribe link of {whose} is no plain http(s) URL.")
     name = one_line(recipient.name)
     values = {
         "to": f"{display_name(name)}<{address}>".encode(),
         "message_id": message_id(compiled, recipient.delivery_id).encode(),
         "url_header": url.encode(),
-        "url_text": _value(url),
-        "url_html": _value(escape(url)),
     }
-    return values | _names(name) if name else values
-
-
-def _names(name: str) -> dict[str, bytes]:
-    """Only somebody with a name has these: for others the compiled fallbacks stay."""
-    return {
-        "name_text": _value(name),
-        "name_html": _value(escape(name)),
-        "spaced_name_text": _value(f" {name}"),
-        "spaced_name_html": _value(f" {escape(name)}"),
-    }
+    values["url_text"], values["url_html"] = _in_both(url)
+    if name:
+        values["name_text"], values["name_html"] = _in_both(name)
+        values["spaced_name_text"], values["spaced_name_html"] = _in_both(f" {name}")
+    return values
 
 
 def _head(
@@ -201,13 +225,11 @@ def _body(text: str, form: str) -> Iterator[Piece]:
     slots = {"unsubscribe_url": "url", "name": "name", "spaced_name": "spaced_name"}
     pieces = list(split(text.replace("\r\n", "\n").replace("\r", "\n")))
     for index, (kind, words) in enumerate(pieces):
-        encoded = _quoted_printable(words)
         if kind != "text":
-            yield Piece(f"{slots[kind]}_{form}", _soft_broken(encoded))
-        elif index + 1 < len(pieces) and not encoded.endswith(b"\n"):
-            yield Piece("", _soft_broken(encoded))
+            yield Piece(f"{slots[kind]}_{form}", _value(words))
         else:
-            yield Piece("", encoded)
+            softly = index + 1 < len(pieces) and not words.endswith("\n")
+            yield Piece("", _quoted_printable(words, softly=softly))
 
 
 def _merge(pieces: list[Piece]) -> Iterator[Piece]:
@@ -223,8 +245,29 @@ def _merge(pieces: list[Piece]) -> Iterator[Piece]:
     yield Piece("", static)
 
 
+def _in_both(text: str) -> tuple[bytes, bytes]:
+    """A value in the text and in the HTML."""
+    value, escaped = _value(text), escape(text)
+    return value, value if escaped == text else _value(escaped)
+
+
 def _value(text: str) -> bytes:
-    return _soft_broken(_quoted_printable(text))
+    return _quoted_printable(text, softly=True)
+
+
+def _quoted_printable(text: str, *, softly: bool) -> bytes:
+    """Encode text with LF line ends in lines of at most 76 octets; none begins with a dot, which SMTP would double.
+
+    `softly`: it ends with a soft break.
+    """
+    encoded = binascii.b2a_qp(text.encode("utf-8", "replace"), istext=True)
+    if b"\n" in encoded:
+        encoded = _ENCODED_LATE.sub(rb"\1=\n\2", encoded)
+    if softly:
+        encoded = _soft_broken(encoded)
+    if b"\n." in encoded or encoded.startswith(b"."):
+        encoded = _LEADING_DOT.sub(_without_dot, encoded)
+    return encoded.replace(b"\n", b"\r\n")
 
 
 def _soft_broken(encoded: bytes) -> bytes:
@@ -235,10 +278,16 @@ def _soft_broken(encoded: bytes) -> bytes:
     return encoded + _SOFT_BREAK
 
 
-def _quoted_printable(text: str) -> bytes:
-    """Encode text with LF line ends in lines of at most 76 octets."""
-    encoded = binascii.b2a_qp(text.encode("utf-8", "replace"), istext=True)
-    return encoded.replace(b"\n", b"\r\n")
+def _without_dot(line: re.Match[bytes]) -> bytes:
+    """Encode the dot; where that makes the line too long, on a line of its own."""
+    content, soft = line.groups()
+    rows = []
+    while content.startswith(b"."):
+        content = b"=2E" + content[1:]
+        if len(content) > _ROOM:
+            rows.append(content[:3])
+            content = content[3:]
+    return _SOFT_BREAK.join([*rows, content]) + soft
 
 
 def _static(text: str) -> Piece:

@@ -18,8 +18,13 @@ AWAY = (OperationalError, InterfaceError, InternalError)
 T = TypeVar("T")
 
 
-def until_written(commit: Callable[[], T], seconds: float) -> T:
-    """Call `commit`, a whole transaction that may be repeated, until it gets through; after `seconds` its error."""
+def until_written(
+    commit: Callable[[], T], seconds: float, pause: Callable[[float], object] = time.sleep
+) -> T:
+    """Call `commit`, a whole transaction that may be repeated, until it gets through; after `seconds` its error.
+
+    `pause` passes the time between two tries.
+    """
     give_up = time.monotonic() + seconds
     while True:
         try:
@@ -29,4 +34,4 @@ def until_written(commit: Callable[[], T], seconds: float) -> T:
                 raise
             log.warning("database.trouble")
             connection.close()
-            time.sleep(PAUSE)
+            pause(PAUSE)

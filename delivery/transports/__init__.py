@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from delivery.transports.outcomes import Outcome
+from delivery.transports.steps import Steps
 
 
-@dataclass(frozen=True)
-class Envelope:
+class Envelope(NamedTuple):
     """One copy for one recipient.
 
     ``mail_from`` and ``rcpt_to`` are bare addresses (no display name, no angle brackets),
     domains as A-labels. ``data`` is the complete message: CRLF line ends, not dot-stuffed.
     ``key`` names the copy to a provider that knows idempotency keys, the same each time that it is
     handed over; ``delivery_id`` goes along to come back with what the provider tells later (0: none).
+    ``wire_ready``: the maker knows that every CR and LF of ``data`` is of a CRLF, that it ends with
+    one, and that no line begins with a dot; else the transport has to look at each byte.
     """
 
     mail_from: str
@@ -24,6 +25,7 @@ class Envelope:
     data: bytes
     key: str = ""
     delivery_id: int = 0
+    wire_ready: bool = False
 
 
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f<>]|[\ud800-\udfff]")
@@ -39,14 +41,22 @@ def unusable(envelope: Envelope) -> str:
 
 
 class Connection(Protocol):
-    """What one sending thread holds. Not for use by several threads at once."""
+    """What has one dialogue at a time. Not for use by several threads at once."""
 
-    def send(self, envelope: Envelope) -> Outcome:
+    def attempt(self, envelope: Envelope) -> Steps[Outcome]:
         """Make one attempt and say what came of it; never raise for what the other side does."""
         ...
 
-    def close(self) -> None:
+    def closing(self) -> Steps[None]:
         """Let go of what is open, politely and quickly; never raise."""
+        ...
+
+    def send(self, envelope: Envelope) -> Outcome:
+        """`attempt`, blocking: for who sends one mail."""
+        ...
+
+    def close(self) -> None:
+        """`closing`, blocking."""
         ...
 
 

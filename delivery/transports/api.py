@@ -9,12 +9,14 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from delivery.transports import Envelope, unusable
 from delivery.transports.api_url import ApiUrl
 from delivery.transports.outcomes import Answer, Outcome, Phase, judge, judge_http
 from delivery.transports.smtp import Timeouts
+from delivery.transports.steps import Aside, Steps
 
 if TYPE_CHECKING:
     from delivery.transports.exchange import Seen
@@ -26,7 +28,7 @@ _LONGEST_WAIT = 3600.0
 
 
 class ApiTransport:
-    """Hands messages to one provider; makes a connection for each thread that sends.
+    """Hands messages to one provider; makes as many connections as are asked for.
 
     Of ``timeouts`` it uses ``connect``, ``dot`` (for the answer) and ``whole``. ``ca_file`` is for
     a private certificate authority.
@@ -77,6 +79,15 @@ class ApiConnection:
     def close(self) -> None:
         """Close the connection, if one is open."""
         self._backend.close()
+
+    def attempt(self, envelope: Envelope) -> Steps[Outcome]:
+        """`send`, in another thread: the providers' libraries block."""
+        outcome: Outcome = yield Aside(partial(self.send, envelope))
+        return outcome
+
+    def closing(self) -> Steps[None]:
+        """`close`, in another thread."""
+        yield Aside(self.close)
 
     def _attempt(self, message: Any) -> Outcome:
         """What was seen of the request decides; the libraries' faults only say why there is no answer."""

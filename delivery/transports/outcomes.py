@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 REPLY_LENGTH = 500
 
@@ -43,8 +44,7 @@ class Verdict(enum.Enum):
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?!\S)")
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """A server's reply. ``code`` is None when it was not well-formed."""
 
     code: int | None
@@ -52,6 +52,7 @@ class Reply:
     text: str = ""
 
     @classmethod
+    @lru_cache(maxsize=64)  # a server says the same to every message, but for the end of it
     def parse(cls, code: int, raw: bytes) -> Reply:
         """Read smtplib's (code, text) pair.
 
@@ -65,8 +66,7 @@ class Reply:
         return cls(code, enhanced, text)
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What came of one attempt.
 
     ``reason`` is one of this page's words, or the transport's for what it did not get.
@@ -96,11 +96,11 @@ class _Rule:
     reason: str
     flag: str = ""
 
-    def fits(self, phase: Phase, reply: Reply) -> bool:
+    def fits(self, phase: Phase, code: int, enhanced: str) -> bool:
         return (
             phase in self.phases
-            and self.code.fullmatch(str(reply.code)) is not None
-            and self.enhanced.fullmatch(reply.enhanced) is not None
+            and self.code.fullmatch(str(code)) is not None
+            and self.enhanced.fullmatch(enhanced) is not None
         )
 
 
@@ -156,14 +156,20 @@ _FOUND: dict[str, tuple[Verdict, str]] = {
     "provider_unusable": (_PAUSE, ""),
 }
 
-_AWAITED = {Phase.DATA: (354,), Phase.AUTH: (235, 503)}
+
+_DATA, _AUTH = (
+    Phase.DATA,
+    Phase.AUTH,
+)  # asked four times a message, and an enum's member takes its time
 
 
 def expected(phase: Phase, reply: Reply) -> bool:
     """Whether the dialogue may go on after this reply."""
     if reply.code is None:
         return False
-    return reply.code in _AWAITED[phase] if phase in _AWAITED else 200 <= reply.code <= 299
+    if phase is _DATA:
+        return reply.code == 354
+    return reply.code in (235, 503) if phase is _AUTH else 200 <= reply.code <= 299
 
 
 def judge(phase: Phase, reply: Reply | None, error: str = "", detail: str = "") -> Outcome:
@@ -177,11 +183,16 @@ def judge(phase: Phase, reply: Reply | None, error: str = "", detail: str = "") 
         return Outcome(Verdict.SENT, "accepted", clean(reply.text if reply else detail), phase)
     if reply is None or reply.code is None:
         return _judge_silence(phase, error or "no_reply", reply.text if reply else detail)
-    text = clean(f"{reply.code} {reply.text}")
+    verdict, reason, flag = _ruling(phase, reply.code, reply.enhanced)
+    return _outcome(verdict, reason, clean(f"{reply.code} {reply.text}"), phase, flag)
+
+
+@lru_cache(maxsize=256)
+def _ruling(phase: Phase, code: int, enhanced: str) -> tuple[Verdict, str, str]:
     for rule in _RULES:
-        if rule.fits(phase, reply):
-            return _outcome(rule.verdict, rule.reason, text, phase, rule.flag)
-    return _outcome(_broken(phase), "unexpected_reply", text, phase)
+        if rule.fits(phase, code, enhanced):
+            return rule.verdict, rule.reason, rule.flag
+    return _broken(phase), "unexpected_reply", ""
 
 
 def _judge_silence(phase: Phase, error: str, detail: str) -> Outcome:
@@ -295,7 +306,7 @@ def judge_http(
         if rule.fits(provider, answer):
             found = _outcome(rule.verdict, rule.reason, text, Phase.DOT, rule.flag)
             slow = rule.verdict is _CHANNEL
-            return replace(found, retry_after=answer.retry_after) if slow else found
+            return found._replace(retry_after=answer.retry_after) if slow else found
     return _outcome(Verdict.UNKNOWN, "unreadable_answer", text, Phase.DOT)
 
 
@@ -307,8 +318,10 @@ _ADDRESS = re.compile(
 
 def clean(text: str) -> str:
     """Make a foreign text fit to be stored and shown: printable, short, without addresses."""
-    printable = "".join(char if char.isprintable() else " " for char in text[: 2 * REPLY_LENGTH])
-    words = printable.split()
+    shown = text[: 2 * REPLY_LENGTH]
+    if not shown.isprintable():
+        shown = "".join(char if char.isprintable() else " " for char in shown)
+    words = shown.split()
     if len(text) > 2 * REPLY_LENGTH:
         words = words[:-1]  # it may be half an address
     short = " ".join(words)

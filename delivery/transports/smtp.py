@@ -2,6 +2,9 @@
 
 One attempt a call: nothing is sent again behind the caller's back. The one exception is a kept
 connection that turns out to be dead at MAIL, before any message was on its way.
+
+What delivers is a generator of steps (steps.py), so that one thread can hold many dialogues.
+Opening a connection blocks (name resolution and smtplib do), and is done aside.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import NamedTuple
 from delivery.transports import Envelope, unusable
 from delivery.transports.outcomes import Outcome, Phase, Reply, expected, judge
 from delivery.transports.smtp_url import SmtpUrl, parse_smtp_url
+from delivery.transports.steps import Aside, Steps, finish
 from delivery.transports.wire import BrokenWire, Wire
 
 __all__ = ["SmtpConnection", "SmtpTransport", "SmtpUrl", "Timeouts", "parse_smtp_url"]
@@ -44,7 +48,7 @@ class Timeouts:
 
 
 class SmtpTransport:
-    """Submits to one server; makes a connection for each thread that sends.
+    """Submits to one server; makes as many connections as are asked for.
 
     ``local_hostname`` is what EHLO says. ``tls_context`` is for a private certificate authority;
     by default the system's authorities are asked and the host's name is checked.
@@ -74,7 +78,16 @@ class SmtpTransport:
 class _Step(NamedTuple):
     phase: Phase
     seconds: float
-    command: str
+
+
+class _Offer(NamedTuple):
+    """What the server announced, as far as a message has to know it."""
+
+    pipelining: bool
+    smtputf8: bool
+    size: bool
+    eight_bit: bool
+    largest: int  # bytes; 0: no limit (RFC 1870)
 
 
 class _Refused(Exception):
@@ -94,30 +107,46 @@ class SmtpConnection:
         self._timeouts = timeouts
         self._local_hostname = local_hostname
         self._tls = tls
+        self._steps = (
+            _Step(Phase.MAIL, timeouts.command),
+            _Step(Phase.RCPT, timeouts.command),
+            _Step(Phase.DATA, timeouts.data),
+        )
         self._wire: Wire | None = None
+        self._offer = _Offer(False, False, False, False, 0)
         self._phase = Phase.CONNECT
         self._until = 0.0  # the end of this attempt, by the monotonic clock
 
     def send(self, envelope: Envelope) -> Outcome:
+        """Make one attempt, blocking."""
+        return finish(self.attempt(envelope))
+
+    def close(self) -> None:
+        """Say QUIT and close, blocking."""
+        finish(self.closing())
+
+    def attempt(self, envelope: Envelope) -> Steps[Outcome]:
         """Make one attempt. Never raises for anything that the network or the server does."""
         if error := unusable(envelope):
             return judge(Phase.MAIL, None, error, "the address holds forbidden characters")
         self._until = time.monotonic() + self._timeouts.whole
         try:
             kept = self._is_kept()
-            outcome = self._attempt(envelope)
-            if kept and outcome.phase is Phase.MAIL and outcome.reason == "dropped":
-                outcome = self._attempt(envelope)
+            outcome = yield from self._attempt(envelope)
+            if kept and outcome.reason == "dropped" and outcome.phase is Phase.MAIL:
+                outcome = yield from self._attempt(envelope)
             return outcome
         except BaseException:  # a signal in mid-dialogue: who knows where it stands
             self._drop()
             raise
 
-    def close(self) -> None:
+    def closing(self) -> Steps[None]:
         """Say QUIT and close; what the server makes of it changes nothing."""
-        if self._wire is not None:
-            self._ask("QUIT", _QUIT_SECONDS)
-        self._drop()
+        try:
+            if self._wire is not None:
+                yield from self._ask("QUIT", _QUIT_SECONDS)
+        finally:
+            self._drop()
 
     def _is_kept(self) -> bool:
         """Whether an open connection is left; one that closed or spoke while idle is not."""
@@ -125,39 +154,39 @@ class SmtpConnection:
             self._drop()
         return self._wire is not None
 
-    def _attempt(self, envelope: Envelope) -> Outcome:
+    def _attempt(self, envelope: Envelope) -> Steps[Outcome]:
         try:
-            return self._deliver(self._opened(), envelope)
+            if self._wire is None:
+                yield Aside(self._open)
+            return (yield from self._deliver(envelope))
         except BrokenWire as broken:
             self._drop()
             return judge(self._phase, None, broken.error, broken.detail)
         except _Refused as refused:
-            return self._judge_refusal(refused)
+            return (yield from self._judge_refusal(refused))
 
-    def _opened(self) -> Wire:
-        if self._wire is not None:
-            return self._wire
+    def _open(self) -> None:
         self._wire = wire = Wire(self._local_hostname)
         self._enter(wire, Phase.CONNECT, self._timeouts.connect)
         wire.open(self._url.host, self._url.port)
         if self._url.security == "tls":
             self._encrypt(wire)
         self._enter(wire, Phase.GREETING, self._timeouts.greeting)
-        self._listen(wire)
+        self._check(*wire.getreply())
         self._hello(wire)
         if self._url.security == "starttls":
             self._start_tls(wire)
         if self._url.username:
             self._login(wire)
+        self._offer = _offer(wire)
         wire.expect_silence()
-        return wire
 
     def _start_tls(self, wire: Wire) -> None:
         self._enter(wire, Phase.TLS, self._timeouts.command)
         if not wire.has_extn("starttls"):
             raise BrokenWire("starttls_not_offered", "the server does not announce STARTTLS")
         wire.putcmd("STARTTLS")
-        self._listen(wire)
+        self._check(*wire.getreply())
         self._encrypt(wire)
         self._hello(wire)
 
@@ -198,63 +227,54 @@ class SmtpConnection:
                 raw = raw.replace(shown, b"...")
         return raw
 
-    def _deliver(self, wire: Wire, envelope: Envelope) -> Outcome:
-        body, size = _wire_form(envelope.data)
-        if unfit := _unfit(wire, envelope, size):
+    def _deliver(self, envelope: Envelope) -> Steps[Outcome]:
+        wire = self._wire
+        assert wire is not None
+        body, size = _wire_form(envelope)
+        offer = self._offer
+        if unfit := _unfit(offer, envelope, size):
             return unfit
-        steps = self._steps(wire, envelope, size)
-        if wire.has_extn("pipelining"):
-            self._say_together(wire, steps)
+        commands = _commands(offer, envelope, size)
+        if offer.pipelining:
+            yield from self._say_together(wire, "".join(commands))
         else:
-            for step in steps:
-                self._say(wire, step)
-        self._write(wire, body)
-        return judge(Phase.DOT, self._listen(wire))
+            for step, command in zip(self._steps, commands, strict=True):
+                yield from self._say(wire, step, command)
+        yield from self._write(wire, body)
+        return judge(Phase.DOT, self._check(*(yield from wire.replying())))
 
-    def _steps(self, wire: Wire, envelope: Envelope, size: int) -> Sequence[_Step]:
-        options = _mail_options(wire, envelope, size)
-        command, data = self._timeouts.command, self._timeouts.data
-        return (
-            _Step(Phase.MAIL, command, f"MAIL FROM:<{envelope.mail_from}>{options}"),
-            _Step(Phase.RCPT, command, f"RCPT TO:<{envelope.rcpt_to}>"),
-            _Step(Phase.DATA, data, "DATA"),
-        )
-
-    def _say(self, wire: Wire, step: _Step) -> None:
+    def _say(self, wire: Wire, step: _Step, command: str) -> Steps[None]:
         self._enter(wire, step.phase, step.seconds)
-        wire.putcmd(step.command)
-        self._listen(wire)
+        yield from wire.sending(command)
+        self._check(*(yield from wire.replying()))
 
-    def _say_together(self, wire: Wire, steps: Sequence[_Step]) -> None:
+    def _say_together(self, wire: Wire, commands: str) -> Steps[None]:
         """One write for MAIL, RCPT and DATA (RFC 2920); each reply has its own step's time."""
-        self._enter(wire, steps[0].phase, steps[0].seconds)
-        wire.send("".join(f"{step.command}\r\n" for step in steps))
-        for at, step in enumerate(steps, 1):
-            self._enter(wire, step.phase, step.seconds)
+        self._enter(wire, Phase.MAIL, self._timeouts.command)
+        yield from wire.sending(commands)
+        for at, (phase, seconds) in enumerate(self._steps, 1):
+            self._enter(wire, phase, seconds)
             try:
-                self._listen(wire)
+                self._check(*(yield from wire.replying()))
             except _Refused as refused:
-                refused.unread = steps[at:]
+                refused.unread = self._steps[at:]
                 raise
 
-    def _write(self, wire: Wire, body: bytes) -> None:
+    def _write(self, wire: Wire, body: bytes) -> Steps[None]:
         """Write the body, then the dot on its own: until it leaves nothing can be accepted.
 
         A server that has answered the body is not listening: its early 4xx would be taken for the dot's, and the copy
         that it then accepts would be followed by another.
         """
         self._enter(wire, Phase.BODY, self._timeouts.data)
-        wire.send(body)
+        yield from wire.sending(body)
         wire.expect_silence()
         self._enter(wire, Phase.DOT, self._timeouts.dot)
-        wire.send(b".\r\n")
+        yield from wire.sending(b".\r\n")
 
     def _enter(self, wire: Wire, phase: Phase, seconds: float) -> None:
         self._phase = phase
-        wire.limit(min(seconds, self._until - time.monotonic()))
-
-    def _listen(self, wire: Wire) -> Reply:
-        return self._check(*wire.getreply())
+        wire.limit(seconds, self._until)
 
     def _check(self, code: int, text: bytes) -> Reply:
         reply = Reply.parse(code, text)
@@ -262,16 +282,16 @@ class SmtpConnection:
             raise _Refused(reply)
         return reply
 
-    def _judge_refusal(self, refused: _Refused) -> Outcome:
-        if self._phase is Phase.DOT and self._contradicted(refused.reply):
+    def _judge_refusal(self, refused: _Refused) -> Steps[Outcome]:
+        if self._phase is Phase.DOT and (yield from self._contradicted(refused.reply)):
             outcome = judge(Phase.DOT, None, "out_of_step", refused.reply.text)
         else:
             outcome = judge(self._phase, refused.reply)
-        if not self._recovered(refused):
+        if not (yield from self._recovered(refused)):
             self._drop()
         return outcome
 
-    def _contradicted(self, reply: Reply) -> bool:
+    def _contradicted(self, reply: Reply) -> Steps[bool]:
         """Whether a refusal was not the dot's: an answer to the body that came after we looked.
 
         The dot's own is then the next, before the one to QUIT (221, RFC 5321 section 4.2.3).
@@ -279,21 +299,21 @@ class SmtpConnection:
         if reply.code is None or not 400 <= reply.code <= 599:
             return False
         try:
-            following = self._answer(self._timeouts.command, "QUIT")
+            following = yield from self._answer(self._timeouts.command, "QUIT")
         except BrokenWire:
             return False
         return 200 <= following <= 299 and following != 221
 
-    def _recovered(self, refused: _Refused) -> bool:
+    def _recovered(self, refused: _Refused) -> Steps[bool]:
         """Whether the connection can be kept: after a clean refusal the next message starts afresh."""
         return (
             _is_refusal(refused.reply.code)
             and self._phase in (Phase.MAIL, Phase.RCPT, Phase.DATA)
-            and self._caught_up(refused.unread)
-            and self._ask("RSET", _RSET_SECONDS)
+            and (yield from self._caught_up(refused.unread))
+            and (yield from self._ask("RSET", _RSET_SECONDS))
         )
 
-    def _caught_up(self, unread: Sequence[_Step]) -> bool:
+    def _caught_up(self, unread: Sequence[_Step]) -> Steps[bool]:
         """Read the answers to what was said after the refused command; False: the step is lost.
 
         A server may say 354 although no recipient is left: then it gets an empty message, which
@@ -301,29 +321,29 @@ class SmtpConnection:
         """
         try:
             for step in unread:
-                code = self._answer(step.seconds)
+                code = yield from self._answer(step.seconds)
                 if step.phase is Phase.DATA and code == 354:
-                    code = self._answer(step.seconds, ".")
+                    code = yield from self._answer(step.seconds, ".")
                 if not _is_refusal(code):
                     return False
         except BrokenWire:
             return False
         return True
 
-    def _answer(self, seconds: float, command: str = "") -> int:
+    def _answer(self, seconds: float, command: str = "") -> Steps[int]:
         """Read one reply, to `command` if there is one. The phase stays where the refusal was."""
         assert self._wire is not None
         self._enter(self._wire, self._phase, seconds)
         if command:
-            self._wire.putcmd(command)
-        return self._wire.getreply()[0]
+            yield from self._wire.sending(f"{command}\r\n")
+        return (yield from self._wire.replying())[0]
 
-    def _ask(self, command: str, seconds: float) -> bool:
+    def _ask(self, command: str, seconds: float) -> Steps[bool]:
         assert self._wire is not None
         try:
             self._wire.limit(min(seconds, self._timeouts.command))
-            self._wire.putcmd(command)
-            return self._wire.getreply()[0] == 250
+            yield from self._wire.sending(f"{command}\r\n")
+            return (yield from self._wire.replying())[0] == 250
         except BrokenWire:
             return False
 
@@ -338,34 +358,42 @@ def _is_refusal(code: int | None) -> bool:
     return code is not None and 400 <= code <= 599 and code != 421
 
 
-def _unfit(wire: Wire, envelope: Envelope, size: int) -> Outcome | None:
+def _offer(wire: Wire) -> _Offer:
+    limit = wire.esmtp_features.get("size", "")
+    largest = int(limit[:20]) if limit.isascii() and limit.isdigit() else 0
+    pipelining, smtputf8 = wire.has_extn("pipelining"), wire.has_extn("smtputf8")
+    return _Offer(pipelining, smtputf8, wire.has_extn("size"), wire.has_extn("8bitmime"), largest)
+
+
+def _unfit(offer: _Offer, envelope: Envelope, size: int) -> Outcome | None:
     """What the server has already said that it cannot take; nothing was sent yet."""
-    if not wire.has_extn("smtputf8"):
+    if not offer.smtputf8:
         detail = "the address is not ASCII and the server does not announce SMTPUTF8"
         if not envelope.mail_from.isascii():
             return judge(Phase.MAIL, None, "sender_needs_smtputf8", detail)
         if not envelope.rcpt_to.isascii():
             return judge(Phase.MAIL, None, "recipient_needs_smtputf8", detail)
-    limit = wire.esmtp_features.get("size", "")
-    if limit.isascii() and limit.isdigit() and 0 < int(limit[:20]) < size:  # 0: no limit, RFC 1870
-        detail = f"the message has {size} bytes, the server takes {limit}"
+    if 0 < offer.largest < size:
+        detail = f"the message has {size} bytes, the server takes {offer.largest}"
         return judge(Phase.MAIL, None, "message_too_large", detail)
     return None
 
 
-def _mail_options(wire: Wire, envelope: Envelope, size: int) -> str:
-    options = ""
-    if wire.has_extn("size"):
-        options += f" SIZE={size}"
-    if wire.has_extn("8bitmime"):
+def _commands(offer: _Offer, envelope: Envelope, size: int) -> tuple[str, str, str]:
+    options = f" SIZE={size}" if offer.size else ""
+    if offer.eight_bit:
         options += " BODY=8BITMIME"
-    if not (envelope.mail_from + envelope.rcpt_to).isascii():
+    sender, recipient = envelope.mail_from, envelope.rcpt_to
+    if not (sender.isascii() and recipient.isascii()):
         options += " SMTPUTF8"
-    return options
+    return f"MAIL FROM:<{sender}>{options}\r\n", f"RCPT TO:<{recipient}>\r\n", "DATA\r\n"
 
 
-def _wire_form(data: bytes) -> tuple[bytes, int]:
+def _wire_form(envelope: Envelope) -> tuple[bytes, int]:
     """Return what follows 354, without the final dot, and its size as RFC 1870 counts it."""
+    data = envelope.data
+    if envelope.wire_ready:
+        return data, len(data)
     line_ends = data.count(b"\r\n")
     if not line_ends == data.count(b"\n") == data.count(b"\r"):  # a bare one smuggles (RFC 5321)
         data = re.sub(rb"\r\n|\r|\n", b"\r\n", data)

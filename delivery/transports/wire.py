@@ -2,7 +2,8 @@
 
 smtplib's own time-outs start anew with each byte, so that a server that writes one byte a second
 holds a sender for ever; its ``getreply`` also turns an over-long reply into a 500 and believes a
-line that was cut off. This reader does neither.
+line that was cut off. This reader does neither. The socket never blocks: what waits is a generator
+of steps, and smtplib's own calls drive the same ones to their end.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ import smtplib
 import socket
 import ssl
 import time
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-P = ParamSpec("P")
-T = TypeVar("T")
+from delivery.transports.steps import Steps, Wait, finish
 
 LINE_LIMIT = 8192
 REPLY_LIMIT = 64 * 1024
 CHUNK = 64 * 1024
 
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
+_LAST = {b"%d " % code: code for code in range(200, 600)}  # how a reply's last line begins
+_CLOSED = "the server closed the connection"
+_LATE = "the server did not answer in time"
 
 
 class BrokenWire(Exception):
@@ -41,17 +43,19 @@ class Wire(smtplib.SMTP):
     def __init__(self, local_hostname: str) -> None:
         super().__init__(local_hostname=local_hostname)
         self.command_encoding = "utf-8"  # ASCII, unless SMTPUTF8 was agreed on
-        self._buffer = bytearray()
+        self._buffer = b""
         self._deadline = 0.0
 
-    def limit(self, seconds: float) -> None:
-        """Start a step: from now on everything together may take so long."""
-        self._deadline = time.monotonic() + seconds
+    def limit(self, seconds: float, latest: float = float("inf")) -> None:
+        """Start a step: from now on everything together may take so long, never beyond ``latest``."""
+        end = time.monotonic() + seconds
+        self._deadline = end if end < latest else latest
 
     def open(self, host: str, port: int) -> None:
         """Connect. Name resolution has the resolver's own time-out, not ours."""
         try:
             self.sock = socket.create_connection((host, port), self._remaining())
+            self.sock.setblocking(False)
             with contextlib.suppress(OSError):  # it may have been reset already
                 self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except TimeoutError:
@@ -69,7 +73,9 @@ class Wire(smtplib.SMTP):
             self.sock = encrypted = context.wrap_socket(
                 self._socket(), server_hostname=host, do_handshake_on_connect=False
             )
+            encrypted.settimeout(self._remaining())
             encrypted.do_handshake()
+            encrypted.setblocking(False)
         except ssl.SSLCertVerificationError as error:
             raise BrokenWire("certificate_refused", error.verify_message) from None
         except TimeoutError:
@@ -78,40 +84,62 @@ class Wire(smtplib.SMTP):
             raise BrokenWire("tls_failed", _why(error)) from None
 
     def send(self, s: Any) -> None:
-        """Write all of ``s`` (bytes, or str in the command encoding)."""
-        left = memoryview(s.encode(self.command_encoding) if isinstance(s, str) else s)
-        while left:
-            left = left[self._guarded(self._write, left[:CHUNK]) :]
+        """Write all of ``s`` (bytes, or str in the command encoding); blocks."""
+        finish(self.sending(s))
 
     def getreply(self) -> tuple[int, bytes]:
+        """Read one reply; blocks."""
+        return finish(self.replying())
+
+    def sending(self, s: bytes | str) -> Steps[None]:
+        """Write all of ``s`` (bytes, or str in the command encoding); nothing once it is late."""
+        left: bytes | memoryview = s.encode(self.command_encoding) if isinstance(s, str) else s
+        if len(left) > CHUNK:
+            left = memoryview(left)
+        while left:
+            self._remaining()
+            sock = self._socket()
+            try:
+                left = left[sock.send(left[:CHUNK]) :]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                yield Wait(sock, True, self._deadline)
+            except ssl.SSLWantReadError:
+                yield Wait(sock, False, self._deadline)
+            except OSError as error:
+                raise BrokenWire("dropped", _why(error)) from None
+
+    def replying(self) -> Steps[tuple[int, bytes]]:
         """Read one reply, of one line or several, all with the same code (RFC 5321, 4.2.1)."""
-        codes, texts, size = set(), [], 0
-        more = True
-        while more:
-            line = self._line()
+        first, size = b"", 0
+        texts: list[bytes] = []
+        while True:
+            while (line := self._line()) is None:
+                yield from self._receiving()
+            if not texts and (only := _LAST.get(line[:4])):
+                return only, line[4:].strip()
             found = _LINE.fullmatch(line)
             size += len(line)
             if size > REPLY_LIMIT:
                 raise BrokenWire("over_long_reply", f"more than {REPLY_LIMIT} bytes")
             if not found:
                 raise BrokenWire("garbled_reply", line.decode("utf-8", "replace"))
-            codes.add(found[1])
-            texts.append((found[3] or b"").strip())
-            more = found[2] == b"-"
-        if len(codes) > 1:
-            raise BrokenWire("garbled_reply", "the lines of a reply carry different codes")
-        return int(codes.pop()), b"\n".join(texts)
+            code, sign, text = found.groups()
+            first = first or code
+            if code != first:
+                raise BrokenWire("garbled_reply", "the lines of a reply carry different codes")
+            texts.append((text or b"").strip())
+            if sign != b"-":
+                return int(code), b"\n".join(texts)
 
     def heard(self) -> bytes | None:
         """What arrived unasked: None is silence, b"" is the end of the connection."""
         if self._buffer:
-            return bytes(self._buffer)
+            return self._buffer
         if self.sock is None:
             return b""
         try:
-            self.sock.settimeout(0)
             return self.sock.recv(LINE_LIMIT)
-        except (BlockingIOError, ssl.SSLWantReadError):
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
         except OSError:
             return b""
@@ -126,49 +154,54 @@ class Wire(smtplib.SMTP):
         if heard:
             raise BrokenWire("early_reply", heard.decode("utf-8", "replace"))
         if heard is not None:
-            raise BrokenWire("dropped", "the server closed the connection")
+            raise BrokenWire("dropped", _CLOSED)
 
     def close(self) -> None:
         """Close the socket; never raise."""
         with contextlib.suppress(OSError):
             super().close()
 
-    def _line(self) -> bytes:
-        while (end := self._buffer.find(b"\n", 0, LINE_LIMIT)) < 0:
-            if len(self._buffer) >= LINE_LIMIT:
-                raise BrokenWire("over_long_reply", f"a line of more than {LINE_LIMIT} bytes")
-            got = self._guarded(self._read)
-            if not got:
-                raise BrokenWire("dropped", "the server closed the connection")
-            self._buffer += got
-        line = bytes(self._buffer[:end])
-        del self._buffer[: end + 1]
+    def _line(self) -> bytes | None:
+        """The next line of what has come, without its end; None: it is not whole yet."""
+        line, end, rest = self._buffer.partition(b"\n")
+        if len(line) >= LINE_LIMIT:
+            raise BrokenWire("over_long_reply", f"a line of more than {LINE_LIMIT} bytes")
+        if not end:
+            return None
+        self._buffer = rest
         return line.removesuffix(b"\r")
 
-    def _write(self, data: memoryview) -> int:
-        return self._socket().send(data)
-
-    def _read(self) -> bytes:
-        return self._socket().recv(LINE_LIMIT)
-
-    def _guarded(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return work(*args, **kwargs)
-        except TimeoutError:
-            raise BrokenWire("timed_out", "the server did not answer in time") from None
-        except OSError as error:
-            raise BrokenWire("dropped", _why(error)) from None
+    def _receiving(self) -> Steps[None]:
+        """Add to the buffer what comes. Once it is late, only what is there already is taken."""
+        sock, writing = self._socket(), False
+        while True:
+            late = time.monotonic() >= self._deadline
+            if not late and not (isinstance(sock, ssl.SSLSocket) and sock.pending()):
+                yield Wait(sock, writing, self._deadline)
+            try:
+                got = sock.recv(LINE_LIMIT)
+                break
+            except (BlockingIOError, ssl.SSLWantReadError):
+                writing = False
+            except ssl.SSLWantWriteError:
+                writing = True
+            except OSError as error:
+                raise BrokenWire("dropped", _why(error)) from None
+            if late:
+                raise BrokenWire("timed_out", _LATE)
+        if not got:
+            raise BrokenWire("dropped", _CLOSED)
+        self._buffer += got
 
     def _socket(self) -> socket.socket:
         if self.sock is None:
             raise BrokenWire("dropped", "the connection is closed")
-        self.sock.settimeout(self._remaining())
         return self.sock
 
     def _remaining(self) -> float:
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise BrokenWire("timed_out", "the server did not answer in time")
+            raise BrokenWire("timed_out", _LATE)
         return left
 
 

@@ -369,7 +369,7 @@ def test_it_speaks_tls_and_does_not_know_when_the_answer_is_dropped(
     with ProviderStandIn(provider, tls=certificate.server_context()) as api:
         assert attempt(api, ca_file=ca_file).verdict is Verdict.SENT
         api.on(drop(), accepted=True)
-        copy = replace(copy_for(), key="another")
+        copy = copy_for()._replace(key="another")
         assert connect(api, ca_file=ca_file).send(copy).verdict is Verdict.UNKNOWN
         assert len(api.requests) == 2
 
@@ -421,7 +421,7 @@ def test_it_does_not_know_what_became_of_a_key_that_named_another_message(
 
 @pytest.mark.parametrize("address", ["zoë@example.org", "bob>\r\nX: y@example.org", ""])
 def test_it_hands_over_no_address_that_cannot_go(api: ProviderStandIn, address: str) -> None:
-    outcome = connect(api).send(replace(copy_for(), rcpt_to=address))
+    outcome = connect(api).send(copy_for()._replace(rcpt_to=address))
     assert (outcome.verdict, outcome.suppress) == (Verdict.FAILED, False)
     assert api.connections == 0
 
@@ -430,7 +430,7 @@ def test_it_hands_over_no_address_that_cannot_go(api: ProviderStandIn, address: 
 def test_it_hands_over_no_header_that_hides_a_line_break(provider: str) -> None:
     hidden = b"Subject: =?utf-8?q?a=0AX-Evil:_b?=\r\n\r\nhello\r\n"
     with ProviderStandIn(provider) as api:
-        outcome = connect(api).send(replace(copy_for(), data=hidden))
+        outcome = connect(api).send(copy_for()._replace(data=hidden))
         assert (outcome.verdict, outcome.reason) == (Verdict.FAILED, "message_unusable")
         assert api.connections == 0
 

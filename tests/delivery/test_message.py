@@ -25,6 +25,7 @@ from delivery.message import (
     envelope_address,
     message_id,
     stamp,
+    stamped,
 )
 from newsletter.rendering import NAME_BEGIN, NAME_END, SPACED_NAME, UNSUBSCRIBE_URL, Rendered
 
@@ -253,3 +254,42 @@ def test_it_refuses_to_compile_what_it_cannot_write(change: dict[str, object], w
     }
     with pytest.raises(MessageError, match=words):
         compile_message(RENDERED, **{**given, **change})  # type: ignore[arg-type]
+
+
+BARE_OR_DOT = re.compile(rb"\r(?!\n)|(?<!\r)\n|^\.|\n\.")
+
+
+@given(text=BODIES, name=NAMES, local=st.sampled_from(["ana", ".ana", "a.b"]))
+@settings(max_examples=150, deadline=None)
+def test_a_copy_is_wire_ready_only_where_it_goes_out_as_it_is(
+    text: str, name: str, local: str
+) -> None:
+    recipient = Recipient(42, f"{local}@example.org", name, URL)
+    found = stamped(compiled(Rendered("S", text, text)), recipient)
+    assert found.data == stamp(compiled(Rendered("S", text, text)), recipient)
+    assert found.address == envelope_address(recipient)
+    assert not found.wire_ready or (
+        BARE_OR_DOT.search(found.data) is None and found.data.endswith(b"\r\n")
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (RENDERED.text, "Ana"),
+        (RENDERED.text, ".Ana"),
+        (f"Hi{SPACED_NAME}. You are", "Ana"),
+        ("Hi\n.net\n", "Ana"),
+    ],
+)
+def test_no_line_begins_with_a_dot(text: str, name: str) -> None:
+    found = stamped(compiled(Rendered("S", "", text)), Recipient(1, "ana@example.org", name, URL))
+    assert b"\n." not in found.data
+    assert found.wire_ready
+
+
+def test_it_knows_a_dot_in_what_was_compiled_before() -> None:
+    stored = compiled(Rendered("S", "", "Hi\nnet\n")).to_json()
+    stored["pieces"] = [[slot, data.replace("net", ".net")] for slot, data in stored["pieces"]]
+    old = CompiledMessage.from_json(stored)
+    assert not stamped(old, Recipient(1, "ana@example.org", "Ana", URL)).wire_ready
