@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 PENDING, SENDING, SENT = "pending", "sending", "sent"
 FAILED, UNKNOWN, SKIPPED = "failed", "unknown", "skipped"
+STATUSES = (PENDING, SENDING, SENT, FAILED, UNKNOWN, SKIPPED)
 
 
 class Need(enum.Enum):

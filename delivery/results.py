@@ -17,8 +17,9 @@ from newsletter.models.suppression import SuppressionReason
 from newsletter.models.transition import Subject
 
 from . import moves
-from .ledger import move
+from .ledger import ATTEMPT, ID, MESSAGE_ID, REPLY, Prepared, move
 from .models import EmailDelivery
+from .models.ledger_tally import Changes
 from .moves import Move
 from .transports.outcomes import Outcome, Phase, Verdict
 
@@ -39,51 +40,75 @@ class Result:
     outcome: Outcome
 
 
-def record(issue: Issue, results: list[Result]) -> list[Result]:
+def prepared_accept(issue_id: int) -> Prepared:
+    """ACCEPT for all the copies that were just taken; `accepted` has what it is given."""
+    given = (ID, ATTEMPT, REPLY, MESSAGE_ID)
+    return Prepared(
+        moves.ACCEPT,
+        issue_id,
+        given,
+        facts={"attempt": ATTEMPT},
+        reason="",
+        reply=REPLY,
+        provider_message_id=MESSAGE_ID,
+    )
+
+
+def accepted(result: Result) -> tuple[int, int, str, str]:
+    """A row for `prepared_accept`."""
+    outcome = result.outcome
+    return result.delivery_id, result.attempt, outcome.reply[:500], outcome.message_id[:200]
+
+
+def record(issue: Issue, results: list[Result], changes: Changes | None = None) -> list[Result]:
     """Write the results in the caller's transaction; those that changed a row.
 
-    `issue` is as that transaction reads it.
+    `issue` is as that transaction reads it. `changes` are the caller's to write.
     """
-    return [result for result in results if _RECORD[result.outcome.verdict](issue, result)]
+    counted = changes if changes is not None else Changes()
+    changed = [r for r in results if _RECORD[r.outcome.verdict](issue, r, counted)]
+    if changes is None:
+        counted.write()
+    return changed
 
 
-def _sent(issue: Issue, result: Result) -> bool:
+def _sent(issue: Issue, result: Result, changes: Changes) -> bool:
     known = {"reason": "", "provider_message_id": result.outcome.message_id[:200]}
-    if _move(moves.ACCEPT, result, **known):
+    if _move(moves.ACCEPT, result, changes, **known):
         return True
     late = "late result of that attempt"
-    if _move(moves.ACCEPT_LATE, result, note=late, **known):
+    if _move(moves.ACCEPT_LATE, result, changes, note=late, **known):
         return True
     _note_late(result)
     return False
 
 
-def _failed(issue: Issue, result: Result) -> bool:
+def _failed(issue: Issue, result: Result, changes: Changes) -> bool:
     # Its holder heard the refusal: that is evidence, also where the recovery had to call it unknown.
-    if not _move(moves.REFUSE, result, reason=result.outcome.reason[:100]):
+    if not _move(moves.REFUSE, result, changes, reason=result.outcome.reason[:100]):
         return False
     if result.outcome.suppress:
         _suppress(result)
     return True
 
 
-def _unknown(issue: Issue, result: Result) -> bool:
-    return _move(moves.DOUBT, result, reason=result.outcome.reason[:100])
+def _unknown(issue: Issue, result: Result, changes: Changes) -> bool:
+    return _move(moves.DOUBT, result, changes, reason=result.outcome.reason[:100])
 
 
-def _retry_channel(issue: Issue, result: Result) -> bool:
+def _retry_channel(issue: Issue, result: Result, changes: Changes) -> bool:
     """Not accepted, and no attempt of the recipient's spent. The row that met it goes behind the others, where it was
     one row's answer: one reader whose server says 4.7.1 for ever must not be the first of every turn."""
     refusals = {"dot_refusals": F("dot_refusals") + 1} if result.outcome.dot_tempfail else {}
     of_the_row = result.outcome.phase in ROWS_OWN and result.outcome.reason not in SERVERS_OWN
     at = database_now() + timedelta(seconds=_full_jitter(0)) if of_the_row else None
-    moved = _give_back(issue, result, at, **refusals)
+    moved = _give_back(issue, result, changes, at, **refusals)
     if result.outcome.dot_tempfail:
-        _fail_spent(result, "refused_at_the_dot", dot_refusals__gte=MAX_DOT_REFUSALS)
+        _fail_spent(result, changes, "refused_at_the_dot", dot_refusals__gte=MAX_DOT_REFUSALS)
     return moved
 
 
-def _retry_recipient(issue: Issue, result: Result) -> bool:
+def _retry_recipient(issue: Issue, result: Result, changes: Changes) -> bool:
     spent = (
         EmailDelivery.objects.filter(pk=result.delivery_id)
         .values_list("attempts_spent", flat=True)
@@ -91,8 +116,9 @@ def _retry_recipient(issue: Issue, result: Result) -> bool:
         or 0
     )
     at = database_now() + timedelta(seconds=_full_jitter(spent))
-    moved = _give_back(issue, result, at, attempts_spent=F("attempts_spent") + 1)
-    _fail_spent(result, "attempts_spent", attempts_spent__gte=settings.DELIVERY_ATTEMPTS)
+    moved = _give_back(issue, result, changes, at, attempts_spent=F("attempts_spent") + 1)
+    spent_all = {"attempts_spent__gte": settings.DELIVERY_ATTEMPTS}
+    _fail_spent(result, changes, "attempts_spent", **spent_all)
     return moved
 
 
@@ -102,7 +128,7 @@ def _full_jitter(spent: int) -> float:
     return random.uniform(0, bound)  # noqa: S311
 
 
-_RECORD: dict[Verdict, Callable[[Issue, Result], bool]] = {
+_RECORD: dict[Verdict, Callable[[Issue, Result, Changes], bool]] = {
     Verdict.SENT: _sent,
     Verdict.FAILED: _failed,
     Verdict.UNKNOWN: _unknown,
@@ -112,29 +138,30 @@ _RECORD: dict[Verdict, Callable[[Issue, Result], bool]] = {
 }
 
 
-def _move(line: Move, result: Result, **values: Any) -> bool:
+def _move(line: Move, result: Result, changes: Changes, **values: Any) -> bool:
     """The move of one result's row, where it is still that attempt's to make."""
     facts = {"attempt": result.attempt}
     rows = EmailDelivery.objects.filter(pk=result.delivery_id)
     reply = result.outcome.reply[:500]
     actor = f"attempt {result.attempt}"
-    return bool(move(line, rows, facts=facts, actor=actor, reply=reply, **values))
+    won = move(line, rows, facts=facts, actor=actor, changes=changes, reply=reply, **values)
+    return bool(won)
 
 
-def _give_back(issue: Issue, result: Result, at: Any, **values: Any) -> bool:
+def _give_back(issue: Issue, result: Result, changes: Changes, at: Any, **values: Any) -> bool:
     """-> pending, also from `unknown`: its holder knows better. A cancelled issue sends no more: -> skipped."""
     values |= {"next_attempt_at": at, "fence": None}
     if issue.state == IssueState.CANCELLED:
         note = result.outcome.reason
-        return _move(moves.DROP, result, reason="cancelled", note=note, **values)
-    return _move(moves.GIVE_BACK, result, reason=result.outcome.reason[:100], **values)
+        return _move(moves.DROP, result, changes, reason="cancelled", note=note, **values)
+    return _move(moves.GIVE_BACK, result, changes, reason=result.outcome.reason[:100], **values)
 
 
-def _fail_spent(result: Result, reason: str, **spent: int) -> None:
+def _fail_spent(result: Result, changes: Changes, reason: str, **spent: int) -> None:
     facts = {"spent": spent}
     rows = EmailDelivery.objects.filter(pk=result.delivery_id, attempt=result.attempt)
     actor = f"attempt {result.attempt}"
-    move(moves.FAIL_SPENT, rows, facts=facts, actor=actor, reason=reason)
+    move(moves.FAIL_SPENT, rows, facts=facts, actor=actor, changes=changes, reason=reason)
 
 
 def _note_late(result: Result) -> None:

@@ -1,12 +1,11 @@
 """One sender: claims rows of an issue's ledger, puts them on the wire, writes down what came of them.
 
-All statements run in one thread; the network is in the others. The order of things is the promise:
-a row is `sending`, committed, before the first byte of it that could lead to acceptance.
+One thread: its conversations wait for the network together, and stand still while a statement runs. The order of
+things is the promise: a row is `sending`, committed, before the first byte of it that could lead to acceptance.
 """
 
 from __future__ import annotations
 
-import queue as queues
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,29 +13,32 @@ from typing import Any, TypeVar
 
 import structlog
 from django.conf import settings
-from django.db import Error, connection, transaction
+from django.db import Error, transaction
 from django.db.models import F
+from django.db.models.functions import Now
 
-from newsletter.models import Issue, database_now, update_returning
-from newsletter.models.gate import queue_for_house, queue_for_issue
+from newsletter.models import Issue, run_together, update_returning
+from newsletter.models.gate import both_gates
 
 from . import limits, moves
 from .breakers import Breaker
 from .channel import CHANNEL
 from .copies import Copies, Row, read_rows
-from .ledger import move
+from .ledger import Prepared, move
 from .models import CompiledIssue, EmailDelivery, House, Lease
-from .models.email_delivery import EmailDeliveryQuerySet
+from .models.ledger_tally import Changes
 from .patience import until_written
 from .pool import ConnectionPool
-from .results import Result, record
+from .results import Result, accepted, prepared_accept, record
 from .stopping import stopping
 from .transports import Connection
 from .transports.outcomes import Outcome, Phase, Verdict
+from .transports.steps import Steps
 
 log = structlog.get_logger(__name__)
 
-BATCH = 200
+# Rows that are claimed at once, and for how many windows the first time: a small list is shared by all senders.
+BATCH, FIRST_WINDOWS = 1000, 4
 # It is ours where the servers refuse many for policy: pause, before a reputation is gone (design, section 5).
 POLICY_LAST, POLICY_COUNT, POLICY_SHARE = 50, 5, 0.2
 # And where the first of an issue are refused for good, for whatever reason: that is no list of people who asked for it.
@@ -45,9 +47,9 @@ FIRST, REFUSED_SHARE = 200, 0.05
 LEASE_OVER, TURN_OVER = "lease_over", "turn_over"
 DOUBTFUL = 5
 TICK = 0.5
-# SQLite has one writer, and who waits for the lock asks for it only now and then: senders that commit back to back
-# kept an unsubscribe waiting for 3.6 s. Results gather meanwhile.
-SQLITE_TURN = 0.02
+# Results gather for as long as the last commit took, and no longer than this: groups pay for the commit, and on SQLite,
+# which has one writer, the others have their turn: senders that commit back to back kept an unsubscribe waiting 3.6 s.
+LONGEST_GATHERING = 0.02
 STANDING = ("state", "paused_at", "blocked_reason")  # not the text of the issue, at each commit
 OPENING = (Phase.CONNECT, Phase.TLS, Phase.GREETING, Phase.EHLO)
 
@@ -58,6 +60,7 @@ class Sender:
     def __init__(self, issue: Issue, lease: Lease, breaker: Breaker, leased_at: float) -> None:
         """`leased_at`: a monotonic time before the lease was taken."""
         compiled = CompiledIssue.objects.get(pk=issue.pk)
+        self.wire: ConnectionPool
         self.issue = issue
         self.lease = lease
         self.breaker = breaker
@@ -65,9 +68,10 @@ class Sender:
         self.first = compiled.results < FIRST
         self.claimed: deque[Row] = deque()
         self.on_wire: dict[int, int] = {}  # delivery -> attempt
-        self.results: queues.SimpleQueue[Result] = queues.SimpleQueue()
+        self.results: list[Result] = []
         self.policy: deque[bool] = deque(maxlen=POLICY_LAST)
         self.cursor = 0
+        self.batch = min(BATCH, FIRST_WINDOWS * settings.DELIVERY_WINDOW)
         self.sent = 0
         self.pause_reason = ""
         self.channel_trouble = ""
@@ -85,22 +89,35 @@ class Sender:
         self.deadline = time.monotonic() + settings.SENDER_SECONDS
         # A statement failed: perhaps its COMMIT was heard, and only the reply was lost.
         self.shaken = False
+        self.took = 0.0  # seconds of the last commit
+        self.claim = Prepared(moves.CLAIM, issue.pk, sender=lease.pk, fence=lease.fence)
+        self.accept = prepared_accept(issue.pk)
+        self.start = Prepared(
+            moves.START,
+            issue.pk,
+            facts={"lease": lease},
+            fields=("id", "attempt"),
+            attempt=F("attempt") + 1,
+            sending_at=Now(),
+            next_attempt_at=None,
+            reason="",
+            reply="",
+        )
 
     def run(self) -> None:
         """Drain until the ledger has nothing for us, the turn is over, or something says stop."""
-        threads = min(settings.DELIVERY_CONNECTIONS, settings.DELIVERY_WINDOW)
-        with ConnectionPool(threads) as wire:
-            while self._step(wire):
+        size = min(settings.DELIVERY_CONNECTIONS, settings.DELIVERY_WINDOW)
+        with ConnectionPool(size) as wire:
+            self.wire = wire
+            while self._step():
                 pass
+            if self.answered:
+                self._until_written(self.breaker.succeeded)
         if self.refused_opening and not self.opened:
             self.channel_trouble = self.refused_opening
-        if self.answered:
-            self._until_written(self.breaker.succeeded)
 
-    def _step(self, wire: ConnectionPool) -> bool:
+    def _step(self) -> bool:
         """Results and next starts share a commit. False: finished."""
-        if connection.vendor == "sqlite":
-            time.sleep(SQLITE_TURN)
         results = self._collect()
         self._count(results)  # first: what says stop is heard before the next start
         if self.breaker.probing and self.answered:
@@ -112,25 +129,29 @@ class Sender:
         won = self._until_written(lambda: self._commit(results, starting))
         for row, attempt in won:
             self.on_wire[row.id] = attempt
-            wire.submit(self._deliver, row, attempt)
+            self.wire.submit(self._deliver, row, attempt)
         return bool(self.on_wire) or (self._may_start() and self._has_more(won))
 
     def _collect(self) -> list[Result]:
         """What the wire has answered; waits for it where there is nothing else to do."""
-        found: list[Result] = []
         full = len(self.on_wire) >= self.room
         if self.on_wire and (
             full or not self.claimed or self.wait_for_rate or not self._may_start()
         ):
-            try:
-                found.append(self.results.get(timeout=min(TICK, self.wait_for_rate or TICK)))
-            except queues.Empty:
-                pass
+            self.wire.pump(min(TICK, self.wait_for_rate or TICK))
+        elif self.on_wire:
+            self.wire.pump(0)
         elif self.wait_for_rate:
             time.sleep(min(TICK, self.wait_for_rate))
-        while not self.results.empty():
-            found.append(self.results.get())
+        self._gather()
+        found, self.results = self.results, []
         return found
+
+    def _gather(self) -> None:
+        """Until all of the wire has answered, or the time is over."""
+        end = time.monotonic() + min(self.took, LONGEST_GATHERING)
+        while len(self.results) < len(self.on_wire) and (left := end - time.monotonic()) > 0:
+            self.wire.pump(left)
 
     def _may_start(self) -> bool:
         return (
@@ -154,27 +175,28 @@ class Sender:
             self.claimed.extend(self._lease_batch(start))
             if self.claimed:
                 self.cursor = self.claimed[-1].id
+                self.batch = min(BATCH, 2 * self.batch)
                 return
         self.cursor = 0
+        self.wait_for_rate = 0.0  # nothing is left that would wait
 
     def _lease_batch(self, start: int) -> list[Row]:
         free = EmailDelivery.objects.of(self.issue.pk).open_to(moves.CLAIM).filter(id__gt=start)
         with transaction.atomic():
-            batch = free.order_by("id").select_for_update(skip_locked=True)[:BATCH]
+            batch = free.order_by("id").select_for_update(skip_locked=True)[: self.batch]
             # A list, not a subquery: PostgreSQL runs that again for each row that it meets, and claims them all.
             ids = list(batch.values_list("id", flat=True))
             alive = self.lease.mine().held().exists()
             if not alive:
                 self.held = False
                 return []
-            rows = EmailDelivery.objects.filter(id__in=ids)
-            won = move(moves.CLAIM, rows, sender=self.lease.pk, fence=self.lease.fence)
+            (won,) = run_together([self.claim.statement([(id,) for id in ids])])
             return read_rows([id for (id,) in won])
 
     def _commit(self, results: list[Result], starting: bool) -> list[tuple[Row, int]]:
         """One transaction: results in, lease renewed, next rows marked `sending`. The rows that were won."""
         renewing = self._renewal_is_due()
-        if not results and not starting and not renewing and not self.shaken:
+        if not (results or renewing or self.shaken or (starting and self.claimed)):
             return []
         now, claimed = time.monotonic(), self.claimed.copy()
         try:
@@ -186,35 +208,58 @@ class Sender:
         if renewing:
             self.renewed_at = now
         self.shaken = False
+        self.took = time.monotonic() - now
         return won
 
     def _write(
         self, results: list[Result], starting: bool, renewing: bool
     ) -> list[tuple[Row, int]]:
-        issue = self._read_standing()
-        changed = record(issue, results)
-        if self.first:
-            self._count_first(changed)
+        """Where all was accepted, marks are asked for together with the results; else what came of these decides."""
+        changes = Changes(self.lease.pk)
+        taken = [result for result in results if result.outcome.verdict is Verdict.SENT]
+        together = not (self.first or renewing or self.shaken) and len(taken) == len(results)
+        # The rate's row is locked after the gates, by everybody: nobody waits at a gate who holds it.
+        together = together and not (settings.DELIVERY_RATE or settings.DELIVERY_DAILY_QUOTA)
+        batch = self._next_batch(0) if starting and together else []
+        self.accept.foretell(len(taken), changes)
+        self.start.foretell(len(batch), changes)
+        _, booked, marked, *_ = run_together(
+            [
+                both_gates(self.issue.pk),
+                self.accept.statement([accepted(result) for result in taken]),
+                self.start.statement([(row.id,) for row in batch]),
+                *changes.foretold(),
+            ]
+        )
+        self._book(results, self.accept.counted(booked, changes), changes, together)
         if renewing:
             self._renew()
         won = self._adopt([]) if self.shaken else []
-        if starting and self.held and not self.pause_reason:
-            won += self._mark_sending(len(won))
-            if self.shaken:
-                # PostgreSQL may have been about to commit when we looked: the mark waited for that, and won nothing.
-                won += self._adopt([row.id for row, _ in won])
+        if starting and not together and self.held and not self.pause_reason:
+            batch = self._next_batch(len(won))
+            (marked,) = run_together([self.start.statement([(row.id,) for row in batch])])
+        won += self._mark_sending(batch, self.start.counted(marked, changes), changes)
+        if self.shaken:
+            # PostgreSQL may have been about to commit when we looked: the mark waited for that, and won nothing.
+            won += self._adopt([row.id for row, _ in won])
+        changes.write()
         return won
 
+    def _book(
+        self, results: list[Result], booked: list[tuple[Any, ...]], changes: Changes, together: bool
+    ) -> None:
+        """What was not taken, or not any more this attempt's to book, one by one."""
+        known = {id for (id,) in booked}
+        rest = [result for result in results if result.delivery_id not in known]
+        if not rest and together:
+            return
+        late = record(self._read_standing(), rest, changes)
+        if self.first:
+            self._count_first([r for r in results if r.delivery_id in known] + late)
+
     def _read_standing(self) -> Issue:
-        """The issue, FOR SHARE against the FOR UPDATE of pause and cancel; SQLite has one writer anyway."""
-        queue_for_house(shared=True)
-        queue_for_issue(self.issue.pk, shared=True)
-        rows = Issue.objects.only(*STANDING).filter(pk=self.issue.pk)
-        if connection.vendor == "postgresql":
-            sql, params = rows.query.sql_with_params()
-            issue: Issue = Issue.objects.raw(f"{sql} FOR SHARE", params)[0]
-        else:
-            issue = rows.get()
+        """The issue, as it stays until our commit: who pauses or cancels it waits at the gate."""
+        issue: Issue = Issue.objects.only(*STANDING).get(pk=self.issue.pk)
         self.held = self.held and issue.may_send and not House.objects.held().exists()
         return issue
 
@@ -226,36 +271,30 @@ class Sender:
         self.held = self.held and alive
         self.breaker.renew()
 
-    def _mark_sending(self, adopted: int) -> list[tuple[Row, int]]:
+    def _next_batch(self, adopted: int) -> list[Row]:
         room = max(0, self.room - len(self.on_wire) - adopted)
         granted, self.wait_for_rate = limits.take(CHANNEL, min(room, len(self.claimed)))
-        batch = {row.id: row for row in (self.claimed.popleft() for _ in range(granted))}
-        if not batch:
-            return []
-        rows = EmailDelivery.objects.filter(id__in=batch)
-        won = move(
-            moves.START,
-            rows,
-            facts={"lease": self.lease},
-            fields=("id", "attempt"),
-            attempt=F("attempt") + 1,
-            sending_at=database_now(),
-            next_attempt_at=None,
-            reason="",
-            reply="",
-        )
-        if len(won) < len(batch):
-            self._skip_unwilling(rows)
-        return [(batch[id], attempt) for id, attempt in won]
+        return [self.claimed.popleft() for _ in range(granted)]
 
-    def _skip_unwilling(self, rows: EmailDeliveryQuerySet) -> None:
+    def _mark_sending(
+        self, batch: list[Row], won: list[tuple[Any, ...]], changes: Changes
+    ) -> list[tuple[Row, int]]:
+        """The rows that START won, of those that it was asked for."""
+        if len(won) < len(batch):
+            self._read_standing()
+            self._skip_unwilling([row.id for row in batch], changes)
+        attempts = dict(won)
+        return [(row, attempts[row.id]) for row in batch if row.id in attempts]
+
+    def _skip_unwilling(self, ids: list[int], changes: Changes) -> None:
         move(
             moves.SKIP_UNWILLING,
-            rows,
+            EmailDelivery.objects.filter(id__in=ids),
             facts={"lease": self.lease},
             reason="unsubscribed or suppressed",
             note="unsubscribed or suppressed before the wire",
             actor="sender",
+            changes=changes,
             fence=None,
         )
 
@@ -290,17 +329,18 @@ class Sender:
             if refused and refusals > REFUSED_SHARE * FIRST:
                 self.pause_reason = f"{refusals} of the first {total} were refused for good"
 
-    def _deliver(self, connection: Connection, row: Row, attempt: int) -> bool:
-        """In a thread of the wire: no statement, no exception. False: this connection is better not taken next."""
-        outcome = self._attempt(connection, row)
-        self.results.put(Result(row.id, attempt, outcome))
+    def _deliver(self, connection: Connection, row: Row, attempt: int) -> Steps[bool]:
+        """No statement, no exception. False: this connection is better not taken next."""
+        outcome = yield from self._attempt(connection, row)
+        self.results.append(Result(row.id, attempt, outcome))
         return outcome.verdict is not Verdict.RETRY_CHANNEL
 
-    def _attempt(self, connection: Connection, row: Row) -> Outcome:
-        if time.monotonic() > self.renewed_at + settings.LEASE_SECONDS:
+    def _attempt(self, connection: Connection, row: Row) -> Steps[Outcome]:
+        now = time.monotonic()
+        if now > self.renewed_at + settings.LEASE_SECONDS:
             # This process was stopped for so long that others may have taken the row.
             return Outcome(Verdict.RETRY_CHANNEL, LEASE_OVER, "", Phase.CONNECT)
-        if time.monotonic() > self.deadline:
+        if now > self.deadline:
             # It waited for a connection: with a slow server the rest would outlive the job.
             return Outcome(Verdict.RETRY_CHANNEL, TURN_OVER, "", Phase.CONNECT)
         try:
@@ -310,7 +350,7 @@ class Sender:
                 log.exception("sender.copy_fault", delivery=row.id)
             return Outcome(Verdict.FAILED, "cannot_be_made", "", Phase.MAIL)
         try:
-            return connection.send(envelope)
+            return (yield from connection.attempt(envelope))
         except Exception:
             # A fault of ours, nobody knows where in the dialogue: the row must not stay `sending` for ever.
             log.exception("sender.transport_fault", delivery=row.id)
@@ -367,4 +407,4 @@ class Sender:
         # Until shortly before the job's own end: what was heard is lost with it.
         job_ends = self.deadline - settings.SENDER_SECONDS + settings.JOB_TIMEOUT_SECONDS * 0.9
         patience = max(job_ends - time.monotonic(), settings.JOB_TIMEOUT_SECONDS / 3)
-        return until_written(watched, patience)
+        return until_written(watched, patience, self.wire.pump)

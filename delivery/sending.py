@@ -22,7 +22,7 @@ from .channel import CHANNEL
 from .errors import BreakerOpen, ChannelTrouble
 from .ledger import move
 from .message import Mailbox, compile_message
-from .models import CompiledIssue, EmailDelivery, Heartbeat, Lease
+from .models import CompiledIssue, EmailDelivery, Heartbeat, Lease, LedgerTally
 from .models.email_delivery import OPEN, DeliveryStatus
 from .models.job import Lane
 from .moves import Move
@@ -46,7 +46,8 @@ DELIVER = (
     ),
 )
 
-# The audience rule: confirmed for this newsletter, not erased, not suppressed.
+# The audience rule: confirmed for this newsletter, not erased, not suppressed. In the order of the keys: a million at
+# random places of the ledger's unique index take five times as long.
 FREEZE = """
 INSERT INTO delivery_emaildelivery
     (issue_id, subscription_id, address, address_key, name, status,
@@ -58,8 +59,9 @@ JOIN newsletter_subscriber subscriber ON subscriber.id = subscription.subscriber
 WHERE subscription.newsletter_id = %s AND subscription.state = 'confirmed' AND subscriber.address <> ''
   AND NOT EXISTS (SELECT 1 FROM newsletter_suppression suppression
                   WHERE suppression.address_key = subscriber.address_key)
-ORDER BY subscription.id
+ORDER BY subscriber.address_key {collate}
 """
+BY_BYTES = {"postgresql": 'COLLATE "C"'}  # SQLite's own order; a language's is slow to sort by
 
 
 def compile_issue(issue: Issue) -> CompiledIssue:
@@ -93,6 +95,7 @@ def freeze(issue: Issue, compiled: CompiledIssue, *, actor: str) -> bool:
         if not audience:
             return False
         compiled.save(force_insert=True)
+        LedgerTally.objects.create(issue=fresh, pending=audience)
         now = database_now()
         fresh.move(
             IssueState.SENDING,
@@ -217,8 +220,9 @@ def _settle_pending(
 
 
 def _insert_audience(issue: Issue) -> int:
+    statement = FREEZE.format(collate=BY_BYTES.get(connection.vendor, ""))
     with connection.cursor() as cursor:
-        cursor.execute(FREEZE, [issue.pk, issue.newsletter_id])
+        cursor.execute(statement, [issue.pk, issue.newsletter_id])
         return int(cursor.rowcount)
 
 

@@ -16,14 +16,15 @@ from newsletter.models.transition import Subject
 
 from . import moves, sending
 from .ledger import move
-from .models import EmailDelivery
+from .models import EmailDelivery, IssueReport
 from .models.email_delivery import EmailDeliveryQuerySet
+from .models.ledger_tally import Changes
 from .moves import Move
 from .redaction import redact_text
 
 BATCH = 500  # rows a transaction
 
-Apply = Callable[[Issue, EmailDeliveryQuerySet], int]
+Apply = Callable[[Issue, EmailDeliveryQuerySet, Changes], int]
 
 
 def prove(
@@ -77,7 +78,7 @@ def resend(ids: Iterable[int], *, actor: str, reason: str) -> int:
     """
     why = _required(reason)
 
-    def again(issue: Issue, rows: EmailDeliveryQuerySet) -> int:
+    def again(issue: Issue, rows: EmailDeliveryQuerySet, changes: Changes) -> int:
         if issue.state == IssueState.CANCELLED:
             raise Refused(f"{issue.label} is cancelled: nothing of it is sent any more.")
         won = move(
@@ -85,6 +86,7 @@ def resend(ids: Iterable[int], *, actor: str, reason: str) -> int:
             rows,
             note=f"resent by an operator: {why}",
             actor=actor,
+            changes=changes,
             resend_no=F("resend_no") + 1,
             resent_at=database_now(),
             attempts_spent=0,
@@ -108,9 +110,10 @@ def note_evidence(row: EmailDelivery, text: str, *, source: str) -> None:
 def _by_word(line: Move, ids: Iterable[int], actor: str, reason: str) -> int:
     why = _required(reason)
 
-    def say(issue: Issue, rows: EmailDeliveryQuerySet) -> int:
+    def say(issue: Issue, rows: EmailDeliveryQuerySet, changes: Changes) -> int:
         note = f"an operator's word: {why}"
-        return len(move(line, rows, note=note, actor=actor, reason="operator"))
+        won = move(line, rows, note=note, actor=actor, changes=changes, reason="operator")
+        return len(won)
 
     return _told(ids, say, f"marked {line.new}", actor, why)
 
@@ -124,6 +127,7 @@ def _required(reason: str) -> str:
 def _told(ids: Iterable[int], apply: Apply, what: str, actor: str, reason: str) -> int:
     """Apply it issue by issue, in one transaction. Each row has it in its history, each issue one line for all."""
     won: Counter[Issue] = Counter()
+    changes = Changes()  # written last: who waits for rows holds no figures
     with transaction.atomic():
         for batch in _batches(ids):
             rows = EmailDelivery.objects.filter(pk__in=batch)
@@ -131,10 +135,13 @@ def _told(ids: Iterable[int], apply: Apply, what: str, actor: str, reason: str) 
                 # A cancel that comes now waits, and then skips what is pending.
                 queue_for_issue(issue.pk, shared=True)
                 issue.refresh_from_db(fields=["state"])
-                won[issue] += apply(issue, rows.of(issue.pk))
+                won[issue] += apply(issue, rows.of(issue.pk), changes)
         for issue, count in won.items():
             if count:
                 issue.note(f"{count} of unknown fate {what}: {reason}", actor=actor)
+                # What comes of a resend may leave the tally as it was: the stored report would stand for good.
+                IssueReport.objects.filter(pk=issue.pk).delete()
+        changes.write()
     return won.total()
 
 

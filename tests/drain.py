@@ -9,7 +9,7 @@ from django.db import transaction
 
 from delivery import jobs, queue, release
 from delivery.errors import EdgeError
-from delivery.models import EmailDelivery, Job
+from delivery.models import EmailDelivery, Job, LedgerTally
 from delivery.models.job import JobState
 from delivery.outcome import Done, Outcome, Wait
 from delivery.queue.registry import REGISTRY
@@ -53,6 +53,13 @@ def hurry(name: str = "") -> int:
     """What waits, of this name or all, is due now; how many."""
     waiting = Job.objects.filter(state=JobState.QUEUED, due_at__gt=database_now())
     return (waiting.filter(name=name) if name else waiting).update(due_at=database_now())
+
+
+def tell_the_tally(issue: Issue) -> None:
+    """The ledger was changed behind the moves' back: its figures are what a count says now."""
+    LedgerTally.objects.filter(issue=issue).delete()
+    counts = EmailDelivery.objects.of(issue.pk).count_by_status()
+    LedgerTally.objects.create(issue=issue, **counts)
 
 
 def history(issue: Issue) -> list[str]:

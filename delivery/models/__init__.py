@@ -6,10 +6,12 @@ from .compiled_issue import CompiledIssue
 from .email_delivery import EmailDelivery
 from .heartbeat import Heartbeat
 from .house import House
+from .issue_report import IssueReport
 from .job import Job
 from .job_tally import JobTally
 from .lane_pause import LanePause
 from .lease import Lease
+from .ledger_tally import LedgerTally
 from .notification import Notification
 from .occurrence import Occurrence
 from .provider_event import ProviderEvent
@@ -24,10 +26,12 @@ __all__ = [
     "EmailDelivery",
     "Heartbeat",
     "House",
+    "IssueReport",
     "Job",
     "JobTally",
     "LanePause",
     "Lease",
+    "LedgerTally",
     "Notification",
     "Occurrence",
     "ProviderEvent",

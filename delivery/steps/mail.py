@@ -46,6 +46,7 @@ def _frozen(issue: Issue, compiled: CompiledIssue) -> None:
 
 
 def _report(issue: Issue, found: reports.Report) -> None:
+    reports.store(issue, found)
     number = found.books.number
     failed = not number("sent") and not number("skipped")
     level: notifying.Level = (

@@ -2,6 +2,7 @@
 
 from .address import AddressKey, address_key, normalise_address
 from .clock import database_now
+from .given import Given, GivenUpdate, Statement, run_together
 from .issue import Issue, Refused
 from .newsletter import Newsletter
 from .podcast import Podcast
@@ -13,10 +14,13 @@ from .transition import Transition
 
 __all__ = [
     "AddressKey",
+    "Given",
+    "GivenUpdate",
     "Issue",
     "Newsletter",
     "Podcast",
     "Refused",
+    "Statement",
     "Subscriber",
     "Subscription",
     "Suppression",
@@ -24,5 +28,6 @@ __all__ = [
     "address_key",
     "database_now",
     "normalise_address",
+    "run_together",
     "update_returning",
 ]

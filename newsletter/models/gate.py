@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from django.db import connection
 
+from .given import Statement
+
 SPACE = 0x43415254  # of our advisory locks
 HOUSE = 0  # no issue has this id
 
@@ -23,6 +25,14 @@ def queue_for_house(*, shared: bool = False) -> None:
 def queue_for_issue(issue_id: int, *, shared: bool = False) -> None:
     """Wait here before the issue's row is locked, in the transaction that locks it."""
     _queue(issue_id, shared)
+
+
+def both_gates(issue_id: int) -> Statement | None:
+    """What waits at both, shared: the first statement of each of a sender's transactions."""
+    if connection.vendor != "postgresql":
+        return None
+    lock = "pg_advisory_xact_lock_shared(%s, %s)"
+    return Statement(f"SELECT {lock}, {lock}", [SPACE, HOUSE, SPACE, issue_id])
 
 
 def _queue(number: int, shared: bool) -> None:

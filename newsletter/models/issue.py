@@ -230,7 +230,7 @@ class Issue(models.Model):
 
     def pause(self, *, reason: str, actor: str) -> bool:
         """Hold the run where it stands, or what is resent after the close; rows on the wire finish. Clocks go on."""
-        # FOR UPDATE against the FOR SHARE of the senders: after our commit only rows already `sending` go out.
+        # The gate holds off the senders: after our commit only rows already `sending` go out.
         with transaction.atomic():
             queue_for_issue(self.pk)
             Issue.objects.select_for_update().filter(pk=self.pk).first()
@@ -250,13 +250,15 @@ class Issue(models.Model):
 
     def block(self, *, reason: str, actor: str) -> bool:
         """A step gave up for good: the run stands until an operator decides."""
-        return self._note(
-            "blocked",
-            reason,
-            actor,
-            Q(blocked_reason="", state__in=(*RUNNING, S.SENT)),
-            blocked_reason=reason[:500],
-        )
+        with transaction.atomic():
+            queue_for_issue(self.pk)
+            return self._note(
+                "blocked",
+                reason,
+                actor,
+                Q(blocked_reason="", state__in=(*RUNNING, S.SENT)),
+                blocked_reason=reason[:500],
+            )
 
     def unblock(self, *, actor: str, reason: str) -> bool:
         return self._note("unblocked", reason, actor, ~Q(blocked_reason=""), blocked_reason="")

@@ -697,12 +697,16 @@ def test_a_result_that_was_seen_is_written_also_when_the_database_was_away(
     away = iter([True, True])
 
     def database(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        if params and params[0] == "sent" and sql.startswith("UPDATE") and next(away, False):
+        booking = "EXECUTE carteiro_accept" in sql or (
+            sql.startswith("UPDATE") and params[0] == "sent"
+        )
+        if booking and next(away, False):
             raise OperationalError("the server closed the connection")
         return execute(sql, params, many, context)
 
     with connection.execute_wrapper(database):
         sending.deliver(issue.pk, 0)
+    assert next(away, None) is None, "it was never away"
     assert statuses() == {"bob": "sent", "carla": "sent"}
     assert smtp.accepted() == addresses("bob", "carla")
 
@@ -782,6 +786,19 @@ def test_there_is_nothing_to_send_unless_the_issue_is_sending(
         issue = make(cast.newsletter())
     assert isinstance(sending.deliver(issue.pk, 0), Done)
     assert smtp.copies == []
+
+
+def test_with_a_rate_a_sender_that_has_nothing_left_ends_at_once(
+    smtp: SmtpStandIn, settings: Settings
+) -> None:
+    """It once waited for its turn to be over: the last reader had said no, and nobody forgot the rate's wait."""
+    settings.DELIVERY_RATE, settings.SENDER_SECONDS = 5, 30
+    issue = frozen(1)
+    Subscription.objects.get().unsubscribe(reason="test", actor="bob")
+    began = time.monotonic()
+    sending.deliver(issue.pk, 0)
+    assert time.monotonic() - began < settings.SENDER_SECONDS / 2
+    assert statuses() == {"bob": "skipped"}
 
 
 def test_the_rate_is_kept(smtp: SmtpStandIn, settings: Settings) -> None:

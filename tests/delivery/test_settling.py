@@ -108,10 +108,10 @@ def test_an_operators_word_needs_a_reason(issue: Issue, settle: object) -> None:
 def test_an_operators_word_settles_and_is_recorded(
     issue: Issue, settle: object, status: str
 ) -> None:
-    ids = everybody()
-    assert settle(ids[:2], actor="ana", reason="the provider said so") == 2  # type: ignore[operator]
-    assert settle(ids[:2], actor="ana", reason="the provider said so") == 0  # type: ignore[operator]
-    assert list(statuses().values()) == [status, status, "unknown"]
+    ids = [row_of(name).pk for name in ("bob", "carla")]
+    assert settle(ids, actor="ana", reason="the provider said so") == 2  # type: ignore[operator]
+    assert settle(ids, actor="ana", reason="the provider said so") == 0  # type: ignore[operator]
+    assert [row_of(name).status for name in ("bob", "carla", "davi")] == [status, status, "unknown"]
     why = "an operator's word: the provider said so"
     assert told("bob") == [("unknown", status, why, "ana")]
     assert history(issue)[-1] == f"2 of unknown fate marked {status}: the provider said so"

@@ -83,8 +83,8 @@ def test_a_hold_in_mid_send_stops_every_sender_within_its_window(
     starts: list[int] = []
     mark = Sender._mark_sending
 
-    def hold_after_three(sender: Sender, adopted: int) -> Any:
-        won = mark(sender, adopted)
+    def hold_after_three(sender: Sender, *args: Any) -> Any:
+        won = mark(sender, *args)
         starts.extend(row.id for row, _ in won)
         if len(starts) == 3:
             hold()
@@ -118,8 +118,8 @@ def test_rows_that_a_lost_commit_marked_are_sent_and_not_unknown(
     lost: list[int] = []
     mark, commit = Sender._mark_sending, connection.commit
 
-    def lose_the_second(sender: Sender, adopted: int) -> Any:
-        won = mark(sender, adopted)
+    def lose_the_second(sender: Sender, *args: Any) -> Any:
+        won = mark(sender, *args)
         if won and len(smtp.copies) >= 2 and not lost:
             lost.extend(row.id for row, _ in won)
 

@@ -8,8 +8,8 @@ import time
 import pytest
 from django.db import connection, transaction
 
-from newsletter.models import Issue
-from newsletter.models.gate import queue_for_issue
+from newsletter.models import Issue, Statement, run_together
+from newsletter.models.gate import both_gates
 from tests import cast
 
 SENDERS = 8
@@ -18,12 +18,9 @@ SENDERS = 8
 def read_for_ever(issue: Issue, stop: threading.Event) -> None:
     """As a sender does in each of its commits: overlapping, and without a pause."""
     while not stop.is_set():
-        with transaction.atomic(), connection.cursor() as cursor:
-            queue_for_issue(issue.pk, shared=True)
-            for_share = " FOR SHARE" if connection.vendor == "postgresql" else ""
-            cursor.execute(
-                f"SELECT state FROM newsletter_issue WHERE id = %s{for_share}", [issue.pk]
-            )
+        with transaction.atomic():
+            look = Statement("SELECT state FROM newsletter_issue WHERE id = %s", [issue.pk])
+            run_together([both_gates(issue.pk), look])
             if connection.vendor == "postgresql":
                 time.sleep(0.02)
     connection.close()

@@ -18,6 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import OperationalError
 
 from delivery.sender import Sender
+from delivery.transports.steps import Steps
 from delivery.transports.wire import Wire
 from tests.chaos.ledger.plan import ANYWHERE, Blow
 
@@ -141,15 +142,15 @@ def _around(
 
 def _watch_the_wire(passing: Callable[[str], str]) -> None:
     """By what is said, not by who says it: 354, half a message, its end, 250."""
-    get, put = Wire.getreply, Wire.send
+    get, put = Wire.replying, Wire.sending
     in_message: set[int] = set()
 
-    def getreply(self: Wire) -> tuple[int, bytes]:
+    def replying(self: Wire) -> Steps[tuple[int, bytes]]:
         inside = id(self) in in_message
         if inside:
             passing("after_dot")
             in_message.discard(id(self))
-        code, text = get(self)
+        code, text = yield from get(self)
         if code == 354:
             in_message.add(id(self))
             passing("after_354")
@@ -157,12 +158,12 @@ def _watch_the_wire(passing: Callable[[str], str]) -> None:
             passing("after_250")
         return code, text
 
-    def send(self: Wire, s: Any) -> None:
+    def sending(self: Wire, s: bytes | str) -> Steps[None]:
         if id(self) not in in_message or len(s) < MESSAGE:
-            return put(self, s)
-        put(self, s[: len(s) // 2])
+            return (yield from put(self, s))
+        yield from put(self, s[: len(s) // 2])
         passing("mid_body")
-        return put(self, s[len(s) // 2 :])
+        return (yield from put(self, s[len(s) // 2 :]))
 
-    Wire.getreply = getreply  # type: ignore[method-assign]
-    Wire.send = send  # type: ignore[method-assign]
+    Wire.replying = replying  # type: ignore[method-assign]
+    Wire.sending = sending  # type: ignore[method-assign]

@@ -26,6 +26,7 @@ import django
 
 SLOTS = 1000  # of the lives of one sender
 END_SECONDS = 15.0
+LATE_SECONDS = 0.5  # for what a stopped sender had in hand
 
 
 @dataclass
@@ -98,14 +99,19 @@ class Host:
                 os.kill(pid, signal.SIGKILL)
 
     def do_end(self) -> None:
-        """Whoever is stopped goes on; turns come to their ends; then the clerk goes too."""
+        """Who is stopped goes on, at first as if nothing had been; turns come to an end; then the clerk goes too."""
         self.playing = False
         self.armed[0] = 0
+        late = {pid for pid, child in self.children.items() if child.wake_at}
+        alone = time.monotonic() + (LATE_SECONDS if late else 0)
         end = time.monotonic() + END_SECONDS
         while senders := self._pids("sender"):
             for pid in senders:
                 self.children[pid].wake_at = 0.0
                 with suppress(ProcessLookupError):
+                    if pid in late and time.monotonic() < alone:
+                        os.kill(pid, signal.SIGCONT)
+                        continue
                     os.kill(pid, signal.SIGTERM)
                     os.kill(pid, signal.SIGCONT)
             time.sleep(0.02)

@@ -21,6 +21,7 @@ from delivery.sender import Sender
 from delivery.transports import Envelope
 from delivery.transports.outcomes import Outcome, Phase, Verdict
 from delivery.transports.smtp import SmtpConnection
+from delivery.transports.steps import Aside, Steps, Wait
 from delivery.transports.wire import BrokenWire, Wire
 from newsletter.models import Issue, Transition
 from newsletter.models.transition import Subject
@@ -63,12 +64,16 @@ def fence_ignored() -> None:
     renew, attempt = Lease.renew, Sender._attempt
     _patch(Lease, "renew", lambda self: renew(self) or True)
 
-    def mutated(self: Sender, *args: Any) -> Outcome:
+    def mutated(self: Sender, *args: Any) -> Steps[Any]:
+        steps = attempt(self, *args)
         self.renewed_at += 3600
         try:
-            return attempt(self, *args)
+            step = next(steps)  # as far as the first wait: by then it has looked at the clock
+        except StopIteration as end:
+            return end.value
         finally:
             self.renewed_at -= 3600
+        return (yield from _rest(steps, step))
 
     _patch(Sender, "_attempt", mutated)
 
@@ -79,38 +84,38 @@ def consent_at_freeze_only() -> None:
 
 def long_line_is_permanent() -> None:
     """What smtplib makes of it: `500 Line too long`."""
-    get = Wire.getreply
+    get = Wire.replying
 
-    def mutated(self: Wire) -> tuple[int, bytes]:
+    def mutated(self: Wire) -> Steps[tuple[int, bytes]]:
         try:
-            return get(self)
+            return (yield from get(self))
         except BrokenWire as broken:
             if broken.error != "over_long_reply":
                 raise
             return 500, b"Line too long."
 
-    _patch(Wire, "getreply", mutated)
+    _patch(Wire, "replying", mutated)
 
 
 def quit_error_is_failure() -> None:
     """As Django's `send_messages`: an error of QUIT is the error of the message."""
-    send = SmtpConnection.send
+    attempt = SmtpConnection.attempt
 
-    def mutated(self: SmtpConnection, envelope: Envelope) -> Outcome:
-        outcome = send(self, envelope)
+    def mutated(self: SmtpConnection, envelope: Envelope) -> Steps[Outcome]:
+        outcome = yield from attempt(self, envelope)
         wire = self._wire
         if outcome.verdict is not Verdict.SENT or wire is None:
             return outcome
         try:
             wire.limit(1)
-            wire.putcmd("QUIT")
-            good = wire.getreply()[0] == 221
+            yield from wire.sending("QUIT\r\n")
+            good = (yield from wire.replying())[0] == 221
         except BrokenWire:
             good = False
         self._drop()
         return outcome if good else Outcome(Verdict.RETRY_CHANNEL, "quit_failed", "", Phase.QUIT)
 
-    _patch(SmtpConnection, "send", mutated)
+    _patch(SmtpConnection, "attempt", mutated)
 
 
 def random_message_id() -> None:
@@ -121,7 +126,7 @@ def random_message_id() -> None:
         made = make(self, *args)
         head, _, rest = made.data.partition(b"Message-ID: <")
         data = head + b"Message-ID: <" + secrets.token_hex(8).encode() + rest
-        return replace(made, data=data)
+        return made._replace(data=data)
 
     _patch(Copies, "envelope", mutated)
 
@@ -143,10 +148,8 @@ def count_trusted() -> None:
     """The UPDATE won some rows: so it won the batch."""
     mark = Sender._mark_sending
 
-    def mutated(self: Sender, *args: Any) -> Any:
-        before = list(self.claimed)
-        won = mark(self, *args)
-        batch = before[: len(before) - len(self.claimed)]
+    def mutated(self: Sender, batch: Any, *args: Any) -> Any:
+        won = mark(self, batch, *args)
         attempts = {row.id: attempt for row, attempt in won}
         return [(row, attempts.get(row.id, 1)) for row in batch] if won else []
 
@@ -221,7 +224,7 @@ def drop_is_not_sent() -> None:
     """`SMTPServerDisconnected` looks the same before and after the dot: tried again."""
     _change_outcome(
         lambda outcome: (
-            replace(outcome, verdict=Verdict.RETRY_CHANNEL)
+            outcome._replace(verdict=Verdict.RETRY_CHANNEL)
             if outcome.verdict is Verdict.UNKNOWN
             else outcome
         )
@@ -230,13 +233,13 @@ def drop_is_not_sent() -> None:
 
 def client_retries() -> None:
     """The client library sends once more by itself."""
-    send = SmtpConnection.send
+    attempt = SmtpConnection.attempt
 
-    def mutated(self: SmtpConnection, envelope: Envelope) -> Outcome:
-        outcome = send(self, envelope)
-        return send(self, envelope) if outcome.reason == "dropped" else outcome
+    def mutated(self: SmtpConnection, envelope: Envelope) -> Steps[Outcome]:
+        outcome = yield from attempt(self, envelope)
+        return (yield from attempt(self, envelope)) if outcome.reason == "dropped" else outcome
 
-    _patch(SmtpConnection, "send", mutated)
+    _patch(SmtpConnection, "attempt", mutated)
 
 
 def audience_grows() -> None:
@@ -312,15 +315,28 @@ def _patch(owner: Any, name: str, value: object) -> None:
     setattr(owner, name, value)
 
 
+def _rest(steps: Steps[Any], step: Wait | Aside) -> Steps[Any]:
+    """Go on with steps of which the first was taken already."""
+    while True:
+        try:
+            go_on = functools.partial(steps.send, (yield step))
+        except Exception as fault:  # noqa: BLE001  (it is thrown into the steps)
+            go_on = functools.partial(steps.throw, fault)
+        try:
+            step = go_on()
+        except StopIteration as end:
+            return end.value
+
+
 def _as_sending(issue: Issue) -> Issue:
     issue.state = "sending"
     return issue
 
 
 def _change_outcome(change: Callable[[Outcome], Outcome]) -> None:
-    send = SmtpConnection.send
+    attempt = SmtpConnection.attempt
 
-    def mutated(self: SmtpConnection, envelope: Envelope) -> Outcome:
-        return change(send(self, envelope))
+    def mutated(self: SmtpConnection, envelope: Envelope) -> Steps[Outcome]:
+        return change((yield from attempt(self, envelope)))
 
-    _patch(SmtpConnection, "send", mutated)
+    _patch(SmtpConnection, "attempt", mutated)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from delivery.moves import STATUSES
 from tests.chaos.ledger.scene import Facts
 
 Violations = Iterator[str]
@@ -81,6 +82,15 @@ def sums_equal_audience(facts: Facts) -> Violations:
         yield f"open at the end: {still[:3]}"
 
 
+def the_tally_tells_the_ledger(facts: Facts) -> Violations:
+    """What pages show instead of a count, added to by each who moved a row."""
+    counted = Counter(row["status"] for row in facts.rows)
+    for status in STATUSES:
+        told = sum(figures[status] for figures in facts.figures)
+        if told != counted[status]:
+            yield f"{told} {status} by the tally, {counted[status]} by the rows"
+
+
 def nothing_after_no(facts: Facts) -> Violations:
     """By the time of each row's mark, and by the arrivals at the witness."""
     window = facts.plan.window * facts.plan.senders * facts.plan.hosts
@@ -146,6 +156,7 @@ INVARIANTS: tuple[Callable[[Facts], Violations], ...] = (
     unknown_only_after_kill_or_fault,
     no_more_unknown_than_the_window,
     sums_equal_audience,
+    the_tally_tells_the_ledger,
     nothing_after_no,
     same_bytes,
     one_close,

@@ -39,6 +39,7 @@ class Facts:
     plan: Plan
     issue: dict[str, Any]
     rows: list[dict[str, Any]]  # of the ledger
+    figures: list[dict[str, Any]]  # its tally, by holder
     moves: list[dict[str, Any]]  # of its rows: the history
     issue_moves: list[dict[str, Any]]
     reports: int
@@ -264,6 +265,7 @@ def read_facts(house: House, witness: Witness, plan: Plan, issue: int, tally: Ta
         plan=plan,
         issue=_dicts(house, "newsletter_issue", f"id = {issue}")[0],
         rows=_dicts(house, "delivery_emaildelivery", f"issue_id = {issue}"),
+        figures=_dicts(house, "delivery_ledgertally", f"issue_id = {issue}"),
         moves=_dicts(house, "newsletter_transition", "subject = 'delivery'"),
         issue_moves=_dicts(house, "newsletter_transition", "subject = 'issue'"),
         reports=len(_dicts(house, "delivery_job", "name = 'report'")),

@@ -1,0 +1,198 @@
+"""The door to the ledger: moves for given rows, the planners' way to them, and the tally that pages show."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import connection, transaction
+from django.db.models import F
+from django.db.models.functions import Now
+from hypothesis import given as example
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
+
+from delivery import moves, sending
+from delivery.ledger import Prepared, move
+from delivery.models import EmailDelivery, Lease, LedgerTally
+from delivery.models.ledger_tally import Changes
+from delivery.results import prepared_accept
+from newsletter.models import Issue, Statement, run_together
+from tests import cast
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def issue() -> Issue:
+    """Frozen, for eight readers."""
+    weekly = cast.newsletter()
+    cast.readers(weekly, 8)
+    made = cast.approved(weekly)
+    Issue.objects.filter(pk=made.pk).update(state="published")
+    made.refresh_from_db()
+    assert sending.freeze(made, sending.compile_issue(made), actor="test")
+    made.refresh_from_db()
+    return made
+
+
+def claimed(issue: Issue) -> tuple[Lease, list[int]]:
+    lease = Lease.acquire(f"sender:{issue.pk}:0")
+    assert lease
+    rows = EmailDelivery.objects.of(issue.pk)
+    won = move(moves.CLAIM, rows, sender=lease.pk, fence=lease.fence)
+    return lease, sorted(id for (id,) in won)
+
+
+def starting(issue: Issue, lease: Lease) -> Prepared:
+    return Prepared(
+        moves.START,
+        issue.pk,
+        facts={"lease": lease},
+        fields=("id", "attempt"),
+        attempt=F("attempt") + 1,
+        sending_at=Now(),
+    )
+
+
+def run(prepared: Prepared, rows: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    """One prepared move in a transaction of its own, told to the tally."""
+    changes = Changes()
+    with transaction.atomic():
+        (won,) = run_together([prepared.statement(rows)])
+        prepared.counted(won, changes)
+        changes.write()
+    return sorted(won)
+
+
+def test_given_rows_are_moved_and_said(issue: Issue) -> None:
+    lease, ids = claimed(issue)
+    assert run(starting(issue, lease), [(id,) for id in ids[:3]]) == [(id, 1) for id in ids[:3]]
+    assert EmailDelivery.objects.filter(status="sending").count() == 3
+
+
+def test_a_row_that_its_needs_forbid_is_not_won(issue: Issue) -> None:
+    lease, ids = claimed(issue)
+    EmailDelivery.objects.get(pk=ids[1]).subscription.unsubscribe(reason="test", actor="test")  # type: ignore[union-attr]
+    assert run(starting(issue, lease), [(id,) for id in ids[:3]]) == [(ids[0], 1), (ids[2], 1)]
+
+
+def test_the_same_result_twice_is_booked_once(issue: Issue) -> None:
+    lease, ids = claimed(issue)
+    run(starting(issue, lease), [(id,) for id in ids[:2]])
+    accept = prepared_accept(issue.pk)
+    rows: list[tuple[object, ...]] = [(ids[0], 1, "250 ok", "m-1"), (ids[1], 2, "250 ok", "")]
+    assert run(accept, rows) == [(ids[0],)]
+    assert run(accept, rows) == []
+    row = EmailDelivery.objects.get(pk=ids[0])
+    assert (row.status, row.reply, row.provider_message_id) == ("sent", "250 ok", "m-1")
+    assert row.settled_at and row.sender_id is None and row.sending_at
+    assert EmailDelivery.objects.get(pk=ids[1]).status == "sending"
+
+
+REPLIES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
+
+
+@example(REPLIES)
+@hypothesis(max_examples=60, deadline=None)
+def test_a_reply_comes_back_as_it_was(reply: str) -> None:
+    """It is somebody else's text, and stands in a statement."""
+    if connection.vendor == "postgresql":
+        (((said,),),) = run_together([Statement("SELECT (%s::text[])[1]", [[reply]])])
+    else:
+        import json
+
+        ask = "SELECT json_extract(value, '$[0]') FROM json_each(%s)"
+        (((said,),),) = run_together([Statement(ask, [json.dumps([(reply,)])])])
+    assert said == reply
+
+
+def test_nothing_given_asks_nothing(issue: Issue) -> None:
+    assert run_together([None, prepared_accept(issue.pk).statement([])]) == [[], []]
+
+
+def test_another_holder_s_statement_takes_the_place_of_the_first(issue: Issue) -> None:
+    """PostgreSQL keeps what was prepared for the session, under one name."""
+    lease, ids = claimed(issue)
+    old = starting(issue, lease)
+    assert run(old, [(ids[0],)]) == [(ids[0], 1)]
+    EmailDelivery.objects.filter(pk__in=ids[1:]).update(fence=lease.fence + 1)
+    Lease.objects.filter(pk=lease.pk).update(fence=lease.fence + 1, token="another")
+    new = Lease.objects.get(pk=lease.pk)
+    assert run(starting(issue, new), [(ids[1],)]) == [(ids[1], 1)]
+    assert run(old, [(ids[2],)]) == []
+
+
+# Not rolled back but emptied: PostgreSQL keeps the size that ANALYZE saw, and plans other tests' queries by it.
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("analysed", [False, True])
+def test_a_planner_goes_by_the_ids_alone(issue: Issue, analysed: bool) -> None:
+    """With old statistics both databases preferred another index, and read the whole claim for each group."""
+    lease, ids = claimed(issue)
+    if analysed:
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE delivery_emaildelivery")
+    for prepared, rows in (
+        (starting(issue, lease), [(id,) for id in ids]),
+        (prepared_accept(issue.pk), [(id, 1, "250 ok", "") for id in ids]),
+    ):
+        statement = prepared.statement(rows)
+        assert statement
+        plan = "\n".join(explained(statement))
+        assert "delivery_in_hands" not in plan and "delivery_books" not in plan
+        if connection.vendor == "sqlite":
+            assert "SEARCH delivery_emaildelivery USING INTEGER PRIMARY KEY" in plan
+
+
+def explained(statement: Statement) -> list[str]:
+    word = "EXPLAIN" if connection.vendor == "postgresql" else "EXPLAIN QUERY PLAN"
+    (rows,) = run_together([Statement(f"{word} {statement.sql}", statement.params)])
+    return [str(row[-1]) for row in rows]
+
+
+# --- the tally
+
+
+def figures(issue: Issue) -> dict[str, int] | None:
+    return LedgerTally.objects.figures(issue.pk)
+
+
+def test_the_freeze_begins_it(issue: Issue) -> None:
+    told = figures(issue)
+    assert told and told["pending"] == issue.audience == 8 and sum(told.values()) == 8
+
+
+def test_every_move_is_in_it(issue: Issue) -> None:
+    lease, ids = claimed(issue)
+    run(starting(issue, lease), [(id,) for id in ids[:4]])
+    run(prepared_accept(issue.pk), [(id, 1, "", "") for id in ids[:2]])
+    move(moves.LOSE, EmailDelivery.objects.filter(pk=ids[2]))  # the lease lives: not won
+    lease.release()
+    move(moves.LOSE, EmailDelivery.objects.filter(pk=ids[2]))
+    move(moves.PROVE_FAILED, EmailDelivery.objects.filter(pk=ids[2]))
+    told = figures(issue)
+    assert told == EmailDelivery.objects.of(issue.pk).count_by_status()
+    assert told == {
+        "pending": 4,
+        "sending": 1,
+        "sent": 2,
+        "failed": 1,
+        "unknown": 0,
+        "skipped": 0,
+    }
+
+
+def test_what_is_rolled_back_is_not_in_it(issue: Issue) -> None:
+    class Cut(Exception):
+        pass
+
+    with pytest.raises(Cut), transaction.atomic():
+        move(moves.EXPIRE, EmailDelivery.objects.of(issue.pk), facts={"before": issue.created_at})
+        Issue.objects.filter(pk=issue.pk).update(state="cancelled")
+        assert move(moves.SKIP_CANCELLED, EmailDelivery.objects.of(issue.pk))
+        raise Cut
+    assert figures(issue) == EmailDelivery.objects.of(issue.pk).count_by_status()
+
+
+def test_a_ledger_that_the_freeze_did_not_begin_has_none() -> None:
+    other = cast.approved(cast.newsletter(slug="monthly"), slug="old")
+    assert figures(other) is None
+    assert LedgerTally.objects.figures_of([other.pk]) == {}
