@@ -13,7 +13,7 @@ from django.db.models import Count, Min, Q, Sum
 from newsletter.models import Issue, database_now
 from newsletter.models.issue import IssueState
 
-from .models import EmailDelivery, Heartbeat, House, Job, JobTally, LanePause
+from .models import EmailDelivery, Heartbeat, House, Job, JobTally, LanePause, LedgerTally
 from .models.heartbeat import TICK
 from .models.job import Lane
 from .models.job_tally import BOUNDS, BUCKETS, Ending
@@ -125,8 +125,14 @@ def send_rate(now: datetime) -> float:
 def deliveries(now: datetime) -> dict[str, int]:
     """By status, of the issues that are sending or were closed within a week: the whole ledger has no end."""
     closed = Q(closed_at__gt=now - timedelta(days=LEDGER_DAYS))
-    issues = Issue.objects.filter(Q(state=IssueState.SENDING) | closed).values_list("pk", flat=True)
-    return EmailDelivery.objects.filter(issue_id__in=list(issues)).count_by_status()
+    open_or_closed = Issue.objects.filter(Q(state=IssueState.SENDING) | closed)
+    issues = list(open_or_closed.values_list("pk", flat=True))
+    told = LedgerTally.objects.figures_of(issues)
+    untold = set(issues) - set(told)
+    counted = EmailDelivery.objects.filter(issue_id__in=untold).count_by_status()
+    return {
+        status: n + sum(each[status] for each in told.values()) for status, n in counted.items()
+    }
 
 
 def _due(now: datetime) -> dict[str, tuple[int, datetime]]:

@@ -10,6 +10,8 @@ from django.http import HttpRequest
 from newsletter.models import Transition
 from newsletter.models.transition import Subject
 
+LINES = 200  # of a row's history on its page
+
 
 class ReadOnlyAdmin(admin.ModelAdmin):
     show_full_result_count = False
@@ -37,9 +39,11 @@ class HistoryAdmin(ReadOnlyAdmin):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> Any:
-        rows = (
-            Transition.objects.of(self.subject, int(object_id))
-            if object_id.isdecimal()
-            else Transition.objects.none()
-        )
-        return super().change_view(request, object_id, form_url, {"transitions": rows})
+        told = history(self.subject, int(object_id)) if object_id.isdecimal() else {}
+        return super().change_view(request, object_id, form_url, told)
+
+
+def history(subject: Subject, id: int) -> dict[str, Any]:
+    """For `history.html`: the newest `LINES` lines in their order, and whether older ones are left out."""
+    rows = list(Transition.objects.of(subject, id).order_by("-id")[: LINES + 1])
+    return {"transitions": rows[:LINES][::-1], "is_history_cut": len(rows) > LINES}

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import QuerySet
 from django.forms import ModelForm
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -25,6 +26,8 @@ from newsletter.models import Issue, Refused, Transition
 from newsletter.models.issue import CONTENT, EDITABLE
 from newsletter.models.issue import IssueState as S
 from newsletter.models.transition import Subject
+
+from .base import history
 
 Act = Callable[[Issue, str, str], str]  # issue, actor, reason -> what was done
 
@@ -163,6 +166,13 @@ class IssueAdmin(admin.ModelAdmin):
     def is_held(self, issue: Issue) -> bool | None:
         return False if issue.paused_at or issue.blocked_reason else None
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Issue]:
+        """The list goes without the texts."""
+        rows = super().get_queryset(request)
+        match = request.resolver_match
+        is_list = match is not None and match.url_name == "newsletter_issue_changelist"
+        return rows.defer("markdown", "snapshot") if is_list else rows
+
     def get_urls(self) -> list[URLPattern]:
         act = self.admin_site.admin_view(self.act)
         shown = self.admin_site.admin_view(self.preview)
@@ -277,7 +287,7 @@ def _context(request: HttpRequest, issue: Issue) -> dict[str, Any]:
         "podcast": getattr(issue, "podcast", None),
         "jobs": Job.objects.filter(issue=issue).exclude(name="notify").order_by("-id")[:20],
         "notifications": Notification.objects.filter(issue=issue).order_by("id")[:50],
-        "transitions": Transition.objects.of(Subject.ISSUE, issue.pk),
+        **history(Subject.ISSUE, issue.pk),
         "problems": rendering.problems(document) if issue.state == S.DRAFT else (),
         "warnings": rendering.warnings(document) if issue.state == S.DRAFT else (),
     }

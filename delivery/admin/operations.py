@@ -25,6 +25,7 @@ from delivery.views import dead_letters
 from newsletter.models.transition import Subject
 
 from .base import HistoryAdmin, ReadOnlyAdmin
+from .keyset import KeysetAdmin
 
 AT_ONCE = 200  # jobs of one bulk action
 
@@ -48,13 +49,10 @@ class NameFilter(admin.SimpleListFilter):
 
 
 @admin.register(Job)
-class JobAdmin(HistoryAdmin):
+class JobAdmin(KeysetAdmin, HistoryAdmin):
     subject = Subject.JOB
     list_display = ["key", "outcome_in_short", "state", "lane", "due_at", "runs", "failures"]
     list_filter = ["state", "lane", NameFilter]
-    sortable_by = ()  # the table is big, and only its ids are in order
-    show_facets = admin.ShowFacets.NEVER
-    ordering = ["-id"]
     actions = ("retry", "discard")
     change_form_template = "admin/delivery/operations_job.html"
     fields = [
@@ -115,28 +113,26 @@ class LeaseAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Occurrence)
-class OccurrenceAdmin(ReadOnlyAdmin):
+class OccurrenceAdmin(KeysetAdmin, ReadOnlyAdmin):
     list_display = ["schedule", "newsletter", "due_utc", "issue", "note"]
     list_filter = ["schedule"]
     list_select_related = ["newsletter", "issue"]
-    ordering = ["-id"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Occurrence]:
+        """Without the issue's text, which would come again with each row."""
+        return super().get_queryset(request).defer("issue__markdown", "issue__snapshot")
 
 
 @admin.register(Notification)
-class NotificationAdmin(ReadOnlyAdmin):
+class NotificationAdmin(KeysetAdmin, ReadOnlyAdmin):
     list_display = ["key", "channel", "state", "created_at", "note"]
     list_filter = ["state", "channel"]
-    sortable_by = ()
-    ordering = ["-id"]
 
 
 @admin.register(TransactionalMail)
-class TransactionalMailAdmin(ReadOnlyAdmin):
+class TransactionalMailAdmin(KeysetAdmin, ReadOnlyAdmin):
     list_display = ["id", "kind", "to", "state", "attempts", "created_at", "settled_at", "outcome"]
     list_filter = ["state", "kind"]
-    sortable_by = ()
-    show_facets = admin.ShowFacets.NEVER
-    ordering = ["-id"]
     exclude = ["nonce"]
 
     @admin.display(description="to")

@@ -6,9 +6,12 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from newsletter.models import Refused, Subscriber, Subscription, Suppression
+from newsletter.models import Newsletter, Refused, Subscriber, Subscription, Suppression
+from newsletter.models.subscription import SubscriptionState
+from newsletter.models.suppression import SuppressionReason
 
 from .base import ReadOnlyAdmin
+from .keyset import BeginningOfAddress, ColumnFilter, KeysetAdmin
 
 AT_ONCE = 200  # subscriptions that one press of the button asks
 
@@ -24,25 +27,52 @@ class SubscriptionInline(admin.TabularInline):
         return False
 
 
+class NewsletterFilter(ColumnFilter):
+    title = "newsletter"
+    parameter_name = "newsletter__id__exact"
+    column = "newsletter_id"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(str(pk), name) for pk, name in Newsletter.objects.values_list("pk", "name")]
+
+    def chosen(self) -> int | None:
+        found = super().chosen()
+        return int(found) if found else None
+
+
+class StateFilter(ColumnFilter):
+    title = "state"
+    parameter_name = "state__exact"
+    column = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(state, state) for state in SubscriptionState.values]
+
+
+class ReasonFilter(ColumnFilter):
+    title = "reason"
+    parameter_name = "reason__exact"
+    column = "reason"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(reason, str(label)) for reason, label in SuppressionReason.choices]
+
+
 @admin.register(Subscriber)
-class SubscriberAdmin(ReadOnlyAdmin):
+class SubscriberAdmin(BeginningOfAddress, KeysetAdmin, ReadOnlyAdmin):
     list_display = ["address", "name", "created_at"]
-    search_fields = ["address__startswith"]
-    search_help_text = "The beginning of an address"
-    ordering = ["-id"]
+    reader_path = "pk"
     exclude = ["address_key"]
     inlines = [SubscriptionInline]
     change_form_template = "admin/delivery/subscriber.html"
 
 
 @admin.register(Subscription)
-class SubscriptionAdmin(ReadOnlyAdmin):
+class SubscriptionAdmin(BeginningOfAddress, KeysetAdmin, ReadOnlyAdmin):
     list_display = ["subscriber", "newsletter", "state", "consent_source", "consent_at"]
     list_select_related = ["subscriber", "newsletter"]
-    list_filter = ["state", "newsletter"]
-    search_fields = ["subscriber__address__startswith"]
-    search_help_text = "The beginning of an address"
-    ordering = ["-id"]
+    list_filter = [NewsletterFilter, StateFilter]
+    reader_path = "subscriber_id"
     actions = ("ask_to_confirm",)
 
     @admin.action(description="Ask them to confirm", permissions=["ask"])
@@ -50,7 +80,7 @@ class SubscriptionAdmin(ReadOnlyAdmin):
         actor = str(request.user)
         asked = sum(_ask(row, actor) for row in rows.filter(state="pending")[:AT_ONCE])
         self.message_user(request, f"{asked} were asked by mail.", messages.SUCCESS)
-        if asked < rows.count():
+        if asked < rows[: AT_ONCE + 1].count():
             self.message_user(
                 request,
                 "The others are not pending, were asked just now or too often today, "
@@ -70,7 +100,6 @@ def _ask(row: Subscription, actor: str) -> bool:
 
 
 @admin.register(Suppression)
-class SuppressionAdmin(ReadOnlyAdmin):
+class SuppressionAdmin(KeysetAdmin, ReadOnlyAdmin):
     list_display = ["id", "reason", "detail", "created_at"]
-    list_filter = ["reason"]
-    ordering = ["-id"]
+    list_filter = [ReasonFilter]

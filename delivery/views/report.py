@@ -56,12 +56,17 @@ def context(issue: Issue, *, whole: bool = False) -> dict[str, Any]:
     if not issue.audience:
         return {}
     at_rest = reports.is_at_rest(issue)
-    report = reports.report(issue) if at_rest and (whole or issue.audience <= AT_ONCE) else None
+    report, counted_at = None, None
+    if at_rest and issue.audience <= AT_ONCE:
+        report = reports.report(issue)
+    elif at_rest and whole:
+        report, counted_at = reports.latest(issue)
     books = report.books if report else reports.books(issue)
     return {
         "books": books,
         "bar": bar(books),
         "report": report,
+        "counted_at": counted_at,
         "is_elsewhere": at_rest and report is None,
         "unknown": books.number("unknown"),
         "on_wire": books.number("sending"),

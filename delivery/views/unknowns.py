@@ -9,7 +9,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, Exists, F, OuterRef
+from django.db.models import Exists, F, OuterRef
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import path, reverse
@@ -17,7 +17,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from delivery import settling, timeline, words
 from delivery.copies import Copies
-from delivery.models import CompiledIssue, EmailDelivery
+from delivery.models import CompiledIssue, EmailDelivery, LedgerTally
 from delivery.models.email_delivery import DeliveryStatus, EmailDeliveryQuerySet
 from newsletter.models import Issue, Refused
 from newsletter.models.transition import Subject
@@ -72,9 +72,8 @@ def overview(request: HttpRequest) -> HttpResponse:
         .defer("markdown", "snapshot")
         .order_by("-audience_frozen_at")[:ISSUES]
     )
-    counted = rows.filter(issue_id__in=[issue.pk for issue in issues]).values_list("issue_id")
-    numbers = dict(counted.annotate(n=Count("*")).order_by())
-    found = [(issue, numbers.get(issue.pk, 0)) for issue in issues]
+    told = LedgerTally.objects.figures_of([issue.pk for issue in issues])
+    found = [(issue, _number_of(issue, told.get(issue.pk))) for issue in issues]
     return _show(request, "unknowns", "Unknown rows", {"issues": found})
 
 
@@ -92,7 +91,7 @@ def of_issue(request: HttpRequest, issue_id: int) -> HttpResponse:
     found = {
         "issue": issue,
         "zone": issue.newsletter.zone,
-        "number": rows.count(),
+        "number": _number_of(issue, LedgerTally.objects.figures(issue.pk)),
         "cases": cases[:ROWS],
         "after": after,
         "only": only,
@@ -138,6 +137,10 @@ def _issue(issue_id: int) -> Issue:
 
 def _unknown(issue: Issue) -> EmailDeliveryQuerySet:
     return EmailDelivery.objects.of(issue.pk).filter(status=DeliveryStatus.UNKNOWN)
+
+
+def _number_of(issue: Issue, told: dict[str, int] | None) -> int:
+    return told[DeliveryStatus.UNKNOWN] if told else _unknown(issue).count()
 
 
 def _number(request: HttpRequest, name: str) -> int:

@@ -26,7 +26,7 @@ class SubscriptionState(models.TextChoices):
 
 class Subscription(models.Model):
     subscriber = models.ForeignKey(Subscriber, models.CASCADE)
-    newsletter = models.ForeignKey(Newsletter, models.CASCADE)
+    newsletter = models.ForeignKey(Newsletter, models.CASCADE, db_index=False)
     state = models.CharField(max_length=12, choices=SubscriptionState)
     # In the links of the mails; stored, so that they work after a deploy or a rotated key.
     token = models.CharField(max_length=43, unique=True, default=new_token, editable=False)
@@ -43,12 +43,11 @@ class Subscription(models.Model):
             ),
         ]
         indexes = [
-            # The freeze: everybody of one newsletter who is mailed.
-            models.Index(
-                fields=["newsletter", "id"],
-                condition=Q(state="confirmed"),
-                name="subscription_confirmed",
-            ),
+            # The freeze: everybody of one newsletter who is mailed. The admin's list by newsletter and state.
+            models.Index(fields=["newsletter", "state", "id"], name="subscription_standing"),
+            # The admin's list by one of them.
+            models.Index(fields=["newsletter", "id"], name="subscription_newsletter"),
+            models.Index(fields=["state", "id"], name="subscription_state"),
         ]
 
     def __str__(self) -> str:

@@ -33,5 +33,11 @@ class Suppression(models.Model):
 
     objects = SuppressionManager()
 
+    class Meta:
+        indexes = [
+            # The admin's list by reason.
+            models.Index(fields=["reason", "id"], name="suppression_reason")
+        ]
+
     def __str__(self) -> str:
         return f"{self.reason} since {self.created_at:%Y-%m-%d}"

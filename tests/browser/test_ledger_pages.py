@@ -23,6 +23,7 @@ from newsletter.models import (
     Issue, Newsletter, Subscriber, Subscription, Suppression, Transition, address_key, database_now
 )
 from newsletter.models.transition import Subject
+from tests.drain import tell_the_tally
 
 now = database_now()
 letters = Newsletter.objects.create(
@@ -134,6 +135,8 @@ with transaction.atomic():
             given = {"status": "sending", "attempt": 1, "fence": 1, "sending_at": now}
         if n < 63:
             EmailDelivery.objects.filter(pk=each.pk).update(**given)
+    for issue in (autumn, winter):
+        tell_the_tally(issue)
     winter.pause(reason="15 of the last 50 were refused by policy", actor="sender")
     late = add("late", state="pending", consent_source="the form", consent_at=None)
     late.confirm(actor="reader")
