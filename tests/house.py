@@ -248,10 +248,13 @@ class Work:
 
 
 @contextlib.contextmanager
-def a_house(*, empty: bool = False, **settings: str) -> Iterator[House]:
-    """A house of its own; `empty` has tables and nothing in them. The settings are environment variables."""
+def a_house(*, empty: bool = False, template: str = "", **settings: str) -> Iterator[House]:
+    """A house of its own; `empty` has tables and nothing in them. The settings are environment variables.
+
+    `template`: the URL of a database to copy, which nobody uses meanwhile.
+    """
     folder = Path(tempfile.mkdtemp(prefix="carteiro-house-"))
-    url = _copy(_migrated() if empty else _furnished(), folder)
+    url = _copy(template or (_migrated() if empty else _furnished()), folder)
     with House(folder, url, settings) as house:
         yield house
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, ProgrammingError
@@ -72,6 +72,16 @@ def read_file(path: str) -> bytes:
     """The bytes of a file that the user named."""
     try:
         return Path(path).read_bytes()
+    except OSError as error:
+        raise CommandError(
+            f"{path} cannot be read: {error.strerror}.", returncode=REFUSED
+        ) from None
+
+
+def open_file(path: str) -> BinaryIO:
+    """A file that the user named, to be read as a stream."""
+    try:
+        return Path(path).open("rb")
     except OSError as error:
         raise CommandError(
             f"{path} cannot be read: {error.strerror}.", returncode=REFUSED

@@ -5,10 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from pytest_django import Settings
 
 from newsletter.models import AddressKey, address_key, normalise_address
-from newsletter.models.address import AddressKeyChanged, _key
+from newsletter.models.address import AddressKeyChanged, _checked, _key, _plain
+
+# Near the border of what is plain: all of ASCII, what folds into it, and names that mean something.
+LETTERS = st.text(
+    st.sampled_from("abXZ09-_.+!'@ \"\\()<>[],;:\t\n\0\x7f\u017f\u212a\u0301\xe9\uff0e"),
+    max_size=12,
+)
+ATOMS = st.sampled_from(
+    ["bob", "Bob.S", "a", "INFO", "Postmaster", "o'neil", "x" * 64, "x" * 240, "b+w"]
+)
+LABELS = st.sampled_from(
+    ["example", "Example", "org", "COM", "test", "local", "onion", "invalid", "arpa", "localhost", "a",
+     "xn--bcher-kva", "XN--bcher-kva", "ab--cd", "-a", "a-", "a" * 63, "a" * 64, "1", "7z", "", "b\xfccher", "mylocal"]
+)  # fmt: skip
+DOMAINS = st.lists(LABELS, max_size=5).map(".".join)
+NEARLY = st.builds("{}@{}".format, st.one_of(ATOMS, LETTERS), st.one_of(DOMAINS, LETTERS))
 
 
 @pytest.mark.parametrize(
@@ -53,6 +70,21 @@ def test_an_address_is_written_as_it_is_mailed(written: str, mailed: str) -> Non
 def test_what_is_no_address_is_told_in_words(written: str) -> None:
     with pytest.raises(ValueError, match=r"\w+ \w+"):
         normalise_address(written)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.one_of(NEARLY, st.builds("{}{}".format, NEARLY, LETTERS), LETTERS, st.emails()))
+@example("k" * 245 + "@a.org")  # one more than the longest that there is
+@example("bob@example.org\n")
+@example("bob@\u212aelvin.org")
+def test_the_short_way_says_what_the_long_way_says(written: str) -> None:
+    short = _plain(written)
+    assert short is None or short == _checked(written)
+
+
+@pytest.mark.parametrize("written", ["bob@example.org", "B.o+b@Mail.Example.ORG", "Info@a-b.pt"])
+def test_the_usual_address_goes_the_short_way(written: str) -> None:
+    assert _plain(written) == _checked(written)
 
 
 def test_a_normalised_address_stays_as_it_is() -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from newsletter.importing import ImportRefused, import_subscribers
-from newsletter.management.base import REFUSED, CarteiroCommand, find_newsletter, read_file
+from newsletter.importing import ImportRefused, Report, import_subscribers
+from newsletter.management.base import REFUSED, CarteiroCommand, find_newsletter, open_file
+from newsletter.management.progress import Progress
 
 SHOWN = 100
 
@@ -25,28 +27,32 @@ class Command(CarteiroCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         newsletter = find_newsletter(options["newsletter"])
-        data = read_file(options["file"])
+        self.room = sys.maxsize if options["all_problems"] else SHOWN
         try:
-            report = import_subscribers(
-                data,
-                newsletter,
-                source=f"import of {Path(options['file']).name}"[:200],
-                progress=self._progress,
-            )
+            with open_file(options["file"]) as file:
+                report = import_subscribers(
+                    file,
+                    newsletter,
+                    source=f"import of {Path(options['file']).name}"[:200],
+                    tell=self._show,
+                    progress=Progress(self.stderr.write),
+                )
         except ImportRefused as refusal:
             raise CommandError(f"{options['file']}: {refusal}", returncode=REFUSED) from None
-        shown = report.problems if options["all_problems"] else report.problems[:SHOWN]
-        for line, problem in shown:
+        self._sum_up(report, shown=report.problems if options["all_problems"] else SHOWN)
+
+    def _show(self, line: int, problem: str) -> None:
+        """At once, as they are found: a million of them fit in no memory."""
+        if self.room > 0:
             self.stderr.write(f"line {line}: {problem}")
-        if len(shown) < len(report.problems):
-            self.stderr.write(f"... and {len(report.problems) - len(shown)} more (--all-problems)")
+            self.room -= 1
+
+    def _sum_up(self, report: Report, shown: int) -> None:
+        if report.problems > shown:
+            self.stderr.write(f"... and {report.problems - shown} more (--all-problems)")
         self.stdout.write(
             f"{report.rows} rows: {report.added} added, {report.already} were subscribed already, "
-            f"{len(report.problems)} with a problem."
+            f"{report.problems} with a problem."
         )
         if not report.added and not report.already:
             raise CommandError("Nobody was imported.", returncode=REFUSED)
-
-    def _progress(self, rows: int) -> None:
-        if rows >= 10_000 and rows % 10_000 < 1000:
-            self.stderr.write(f"{rows} rows ...")
