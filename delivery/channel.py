@@ -10,6 +10,8 @@ from django.conf import settings
 from .transports import Transport
 from .transports.api import ApiTransport
 from .transports.api_url import ApiUrl, parse_email_url
+from .transports.probe import Probe
+from .transports.probe import probe as probe_server
 from .transports.smtp import SmtpTransport, Timeouts
 
 MARGIN = 5.0  # seconds between the end of the longest attempt and the end of its job
@@ -22,6 +24,17 @@ def transport(patience: float = 600.0) -> Transport:
     if isinstance(url, ApiUrl):
         return ApiTransport(url, timeouts=timeouts(seconds))
     return SmtpTransport(url, timeouts=timeouts(seconds), local_hostname=_own_name())
+
+
+def probe(connections: int) -> Probe | None:
+    """What the SMTP server tells of itself, up to so many connections; None for a provider's API.
+
+    Raises EdgeError where it lets nobody in.
+    """
+    url = parse_email_url(settings.EMAIL_URL)
+    if isinstance(url, ApiUrl):
+        return None
+    return probe_server(url, connections=connections, local_hostname=_own_name())
 
 
 def replays() -> float:

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -52,6 +53,18 @@ def write(place: Path | str, word: Word, fetch: Fetch, *, over: bool = False) ->
     elif over or _is_news(read(place, fetch), word):
         page: Page = fetch(place, method="PUT", json=asdict(word), limits=LIMITS)
         http.expect_success(page, WHAT)
+
+
+def rehearse(place: Path | str) -> None:
+    """Write beside a file's place, and leave nothing there; of a URL only a real word would tell. Raises EdgeError."""
+    if isinstance(place, str):
+        return
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place.parent):
+            pass
+    except OSError as error:
+        raise EdgeError(f"{WHAT} {place} cannot be written: {error.strerror}") from None
 
 
 def _read_file(path: Path) -> Word | None:

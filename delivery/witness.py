@@ -101,6 +101,13 @@ def read() -> Word | None:
         return testimony.read(_place(), _fetch())
 
 
+def rehearse() -> None:
+    """Whether the witness can be read, and its file written; no word of it is changed. Raises WitnessTrouble."""
+    read()
+    with _trouble():
+        testimony.rehearse(_place())
+
+
 def confirm(*, actor: str, reason: str) -> House | None:
     """An operator's word that the database is to go on as it is. None where nobody doubts it.
 

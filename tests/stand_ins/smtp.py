@@ -8,7 +8,7 @@ It is written on sockets, shares no line with what it tests, and so can be an in
         ...
         assert server.accepted() == Counter({"alice@example.org": 1})
 
-Phases: greeting, ehlo, starttls, auth, mail, rcpt, data, body, dot, rset, quit. An act at ``body``
+Phases: greeting, ehlo, starttls, auth, mail, rcpt, data, body, dot, rset, noop, quit. An act at ``body``
 happens when the first bytes of the body have come in. A copy is recorded before its reply goes out.
 """
 
@@ -294,7 +294,7 @@ class _Session:
         self.answer("rset", "250 2.0.0 ok")
 
     def do_noop(self, line: str) -> None:
-        self.send(b"250 2.0.0 ok\r\n")
+        self.answer("noop", "250 2.0.0 ok")
 
     def do_quit(self, line: str) -> None:
         self.answer("quit", "221 2.0.0 bye")
