@@ -1,11 +1,12 @@
 # Carteiro. `make demo` shows it, `make test` proves it. Needs Python 3.11 to 3.13 (with venv), git and make.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser chaos chaos-jobs mutants stops night model lint format lock clean
+.PHONY: help demo test test-browser chaos chaos-jobs mutants stops night model bench lint format lock clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
 ONCE ?=
+BENCH ?=
 SEEDS ?= 60
 WORKS ?= 3
 RECIPIENTS ?= 120
@@ -50,6 +51,9 @@ night: $(VENV)/.ready-dev ## `work` for 30 minutes at 20 jobs/s: memory, descrip
 
 model: $(VENV)/.ready-dev ## every state that the ledger can reach, by its table of moves (half a minute of one core)
 	$(PY) -m tests.model
+
+bench: $(VENV)/.ready-dev ## how fast it is here, against the wire: docs/performance.md (40 minutes of a quiet machine; needs smtp-sink)
+	$(PY) -m tests.bench $(BENCH)
 
 lint: $(VENV)/.ready-dev ## style, types, import contracts, migrations, deployment check
 	$(PY) -m ruff check
