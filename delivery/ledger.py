@@ -12,14 +12,7 @@ from typing import Any
 from django.db.models import BigIntegerField, Case, CharField, When
 from django.db.models.functions import Now
 
-from newsletter.models import (
-    Given,
-    GivenUpdate,
-    Statement,
-    Transition,
-    database_now,
-    update_returning,
-)
+from newsletter.models import Given, GivenUpdate, Statement, Transition, update_returning
 from newsletter.models.transition import Subject
 
 from .models import EmailDelivery
@@ -55,8 +48,7 @@ def move(
     wanted = (*fields, "issue_id")
     for old in line.old:
         allowed = rows.filter(status=old).open_to(line, **dict(facts or {}))
-        settled = database_now() if _settles(line) else None
-        found = update_returning(allowed, wanted, **(_columns(line, settled) | values))
+        found = update_returning(allowed, wanted, **(_columns(line) | values))
         if not line.plain:
             ids = (row[0] for row in found)
             why = note or str(values.get("reason", ""))
@@ -91,7 +83,7 @@ class Prepared:
         # rows by another index than their id, and read the whole claim, or the whole ledger, for each group.
         allowed = Case(When(legal(line, facts or {}), then=True), default=False)
         rows = EmailDelivery.objects.filter(allowed, id=ID)
-        values = _columns(line, Now()) | values
+        values = _columns(line) | values
         self._update = GivenUpdate(f"carteiro_{line.name}", rows, given, fields, **values)
 
     def statement(self, rows: Sequence[tuple[Any, ...]]) -> Statement | None:
@@ -108,14 +100,10 @@ class Prepared:
         return won
 
 
-def _settles(line: Move) -> bool:
-    return line.new not in OPEN
-
-
-def _columns(line: Move, settled_at: Any) -> dict[str, Any]:
+def _columns(line: Move) -> dict[str, Any]:
     changes: dict[str, Any] = {"status": line.new}
     if line.new == PENDING:
         changes |= {"settled_at": None, "sender": None, "fence": None}
-    elif _settles(line):
-        changes |= {"settled_at": settled_at, "sender": None}
+    elif line.new not in OPEN:
+        changes |= {"settled_at": Now(), "sender": None}
     return changes

@@ -12,8 +12,8 @@ from datetime import timedelta
 from django.conf import settings
 from django.db import transaction
 
-from newsletter.models import database_now
-from newsletter.models.gate import queue_for_house, queue_for_issue
+from newsletter.models import database_now, run_together
+from newsletter.models.gate import both_gates
 
 from . import breakers, channel, limits, queue, settling, witness
 from .channel import CHANNEL
@@ -126,8 +126,7 @@ def _replayable() -> EmailDeliveryQuerySet:
 def _start(issue_id: int, id: int) -> tuple[Row | None, float]:
     """The row, where it may go now: what a sender asks before it starts one. Else the seconds to wait for the rate."""
     with transaction.atomic():
-        queue_for_house(shared=True)
-        queue_for_issue(issue_id, shared=True)
+        run_together([both_gates(issue_id)])
         if not _replayable().filter(pk=id).exists():
             return None, 0.0
         granted, wait = limits.take(CHANNEL, 1)

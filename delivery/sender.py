@@ -56,11 +56,25 @@ OPENING = (Phase.CONNECT, Phase.TLS, Phase.GREETING, Phase.EHLO)
 T = TypeVar("T")
 
 
+def _prepared_start(issue_id: int, lease: Lease) -> Prepared:
+    """START, for rows that this lease has claimed; it returns (id, attempt)."""
+    return Prepared(
+        moves.START,
+        issue_id,
+        facts={"lease": lease},
+        fields=("id", "attempt"),
+        attempt=F("attempt") + 1,
+        sending_at=Now(),
+        next_attempt_at=None,
+        reason="",
+        reply="",
+    )
+
+
 class Sender:
     def __init__(self, issue: Issue, lease: Lease, breaker: Breaker, leased_at: float) -> None:
         """`leased_at`: a monotonic time before the lease was taken."""
         compiled = CompiledIssue.objects.get(pk=issue.pk)
-        self.wire: ConnectionPool
         self.issue = issue
         self.lease = lease
         self.breaker = breaker
@@ -90,19 +104,10 @@ class Sender:
         # A statement failed: perhaps its COMMIT was heard, and only the reply was lost.
         self.shaken = False
         self.took = 0.0  # seconds of the last commit
+        self.wire: ConnectionPool  # while it runs
         self.claim = Prepared(moves.CLAIM, issue.pk, sender=lease.pk, fence=lease.fence)
         self.accept = prepared_accept(issue.pk)
-        self.start = Prepared(
-            moves.START,
-            issue.pk,
-            facts={"lease": lease},
-            fields=("id", "attempt"),
-            attempt=F("attempt") + 1,
-            sending_at=Now(),
-            next_attempt_at=None,
-            reason="",
-            reply="",
-        )
+        self.start = _prepared_start(issue.pk, lease)
 
     def run(self) -> None:
         """Drain until the ledger has nothing for us, the turn is over, or something says stop."""

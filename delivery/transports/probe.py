@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import smtplib
 import ssl
 import time
 from contextlib import suppress
@@ -71,12 +70,11 @@ def probe(
 
 
 def _described(wire: Wire, round_trip: float, opening: float, admitted: int, refusal: str) -> Probe:
-    size = wire.esmtp_features.get("size", "")
     return Probe(
         round_trip=round_trip,
         opening=opening,
         extensions=frozenset(name.upper() for name in wire.esmtp_features),
-        size=int(size) if size.isascii() and size.isdigit() and len(size) < 20 else 0,
+        size=wire.largest(),
         admitted=admitted,
         refusal=refusal,
     )
@@ -152,10 +150,7 @@ class _Caller:
         self._hello(wire)
         if self.url.security == "starttls":
             self._enter(wire, "STARTTLS")
-            if not wire.has_extn("starttls"):
-                raise self._no("the server does not announce it")
-            wire.putcmd("STARTTLS")
-            self._expect(220, *wire.getreply())
+            self._expect(220, *wire.ask_for_tls())
             self._encrypt(wire)
             self._hello(wire)
         if self.url.username:
@@ -172,22 +167,11 @@ class _Caller:
         self._expect(250, *wire.ehlo())
 
     def _login(self, wire: Wire) -> None:
-        """One mechanism and one try, as when a mail is sent: more could lock the account."""
         self._enter(wire, "AUTH")
-        offered = wire.esmtp_features.get("auth", "").upper().split()
-        order = ("PLAIN", "LOGIN", "CRAM-MD5") if self.tls else ("CRAM-MD5", "PLAIN", "LOGIN")
-        mechanism = next((name for name in order if name in offered), None)
-        if mechanism is None:
-            raise self._no("the server announces no PLAIN, LOGIN or CRAM-MD5")
-        wire.user, wire.password = self.url.username, self.url.password
-        try:
-            wire.auth(mechanism, getattr(wire, "auth_" + mechanism.lower().replace("-", "_")))
-        except smtplib.SMTPAuthenticationError as error:
-            said = error.smtp_error
+        if refused := wire.log_in(self.url.username, self.url.password):
+            code, said = refused
             text = said if isinstance(said, str) else said.decode("utf-8", "replace")
-            raise self._no(f"{error.smtp_code} {text}") from None
-        except (smtplib.SMTPException, ValueError):
-            raise self._no("the challenge cannot be read") from None
+            raise self._no(f"{code} {text}")
 
     def _enter(self, wire: Wire, step: str) -> None:
         self.step = step

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import re
-import smtplib
 import ssl
 import time
 from collections.abc import Sequence
@@ -183,10 +182,7 @@ class SmtpConnection:
 
     def _start_tls(self, wire: Wire) -> None:
         self._enter(wire, Phase.TLS, self._timeouts.command)
-        if not wire.has_extn("starttls"):
-            raise BrokenWire("starttls_not_offered", "the server does not announce STARTTLS")
-        wire.putcmd("STARTTLS")
-        self._check(*wire.getreply())
+        self._check(*wire.ask_for_tls())
         self._encrypt(wire)
         self._hello(wire)
 
@@ -201,23 +197,10 @@ class SmtpConnection:
         self._check(*wire.ehlo())
 
     def _login(self, wire: Wire) -> None:
-        """One mechanism and one try: three wrong tries of smtplib's can lock an account."""
         self._enter(wire, Phase.AUTH, self._timeouts.command)
-        offered = wire.esmtp_features.get("auth", "").upper().split()
-        open_text = ("PLAIN", "LOGIN")
-        order = ("CRAM-MD5", *open_text) if self._tls is None else (*open_text, "CRAM-MD5")
-        mechanism = next((name for name in order if name in offered), None)
-        if mechanism is None:
-            detail = "the server announces no AUTH with PLAIN, LOGIN or CRAM-MD5"
-            raise BrokenWire("auth_not_offered", detail)
-        wire.user, wire.password = self._url.username, self._url.password
-        answer = getattr(wire, "auth_" + mechanism.lower().replace("-", "_"))
-        try:
-            wire.auth(mechanism, answer)
-        except smtplib.SMTPAuthenticationError as error:
-            self._check(error.smtp_code, self._without_secrets(error.smtp_error))
-        except (smtplib.SMTPException, ValueError):
-            raise BrokenWire("garbled_reply", "the AUTH challenge cannot be read") from None
+        if refused := wire.log_in(self._url.username, self._url.password):
+            code, text = refused
+            self._check(code, self._without_secrets(text))
 
     def _without_secrets(self, text: bytes | str) -> bytes:
         raw = text.encode() if isinstance(text, str) else text
@@ -359,10 +342,10 @@ def _is_refusal(code: int | None) -> bool:
 
 
 def _offer(wire: Wire) -> _Offer:
-    limit = wire.esmtp_features.get("size", "")
-    largest = int(limit[:20]) if limit.isascii() and limit.isdigit() else 0
     pipelining, smtputf8 = wire.has_extn("pipelining"), wire.has_extn("smtputf8")
-    return _Offer(pipelining, smtputf8, wire.has_extn("size"), wire.has_extn("8bitmime"), largest)
+    return _Offer(
+        pipelining, smtputf8, wire.has_extn("size"), wire.has_extn("8bitmime"), wire.largest()
+    )
 
 
 def _unfit(offer: _Offer, envelope: Envelope, size: int) -> Outcome | None:

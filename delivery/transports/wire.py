@@ -131,6 +131,41 @@ class Wire(smtplib.SMTP):
             if sign != b"-":
                 return int(code), b"\n".join(texts)
 
+    def largest(self) -> int:
+        """The largest message that was announced, in bytes; 0: there is no limit (RFC 1870)."""
+        limit = self.esmtp_features.get("size", "")
+        return int(limit[:20]) if limit.isascii() and limit.isdigit() else 0
+
+    def ask_for_tls(self) -> tuple[int, bytes]:
+        """The reply to STARTTLS; blocks."""
+        if not self.has_extn("starttls"):
+            raise BrokenWire("starttls_not_offered", "the server does not announce STARTTLS")
+        self.putcmd("STARTTLS")
+        return self.getreply()
+
+    def log_in(self, username: str, password: str) -> tuple[int, bytes | str] | None:
+        """One mechanism and one try: three wrong tries of smtplib's can lock an account. The refusal, if there is one.
+
+        It may quote what was sent. Blocks.
+        """
+        offered = self.esmtp_features.get("auth", "").upper().split()
+        open_text = ("PLAIN", "LOGIN")
+        hidden = isinstance(self.sock, ssl.SSLSocket)
+        order = (*open_text, "CRAM-MD5") if hidden else ("CRAM-MD5", *open_text)
+        mechanism = next((name for name in order if name in offered), None)
+        if mechanism is None:
+            detail = "the server announces no AUTH with PLAIN, LOGIN or CRAM-MD5"
+            raise BrokenWire("auth_not_offered", detail)
+        self.user, self.password = username, password
+        answer = getattr(self, "auth_" + mechanism.lower().replace("-", "_"))
+        try:
+            self.auth(mechanism, answer)
+        except smtplib.SMTPAuthenticationError as error:
+            return error.smtp_code, error.smtp_error
+        except (smtplib.SMTPException, ValueError):
+            raise BrokenWire("garbled_reply", "the AUTH challenge cannot be read") from None
+        return None
+
     def heard(self) -> bytes | None:
         """What arrived unasked: None is silence, b"" is the end of the connection."""
         if self._buffer:

@@ -122,7 +122,7 @@ def test_it_does_not_trust_a_certificate_that_nobody_vouches_for() -> None:
 def test_it_tells_that_nobody_listens_and_that_starttls_is_missing() -> None:
     with SmtpStandIn() as server:
         url = server.url.replace("smtp://", "smtp+starttls://")
-        assert refusal(server, url) == "STARTTLS: the server does not announce it"
+        assert refusal(server, url) == "STARTTLS: the server does not announce STARTTLS"
     assert refusal(server).startswith("connect: no connection to 127.0.0.1")
 
 

@@ -2,57 +2,24 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
-
 import pytest
-from django.db import connection, transaction
 
 from delivery import holding, witness
 from delivery.models import House
 from newsletter.models.gate import queue_for_house
-
-SENDERS = 8
-
-
-def together(count: int, body: Callable[[], None]) -> list[threading.Thread]:
-    def run() -> None:
-        try:
-            body()
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=run) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    return threads
+from tests.races import SENDERS, get_through, senders_that_read, together
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_pause_of_everything_is_not_passed_over_by_the_senders() -> None:
-    stop = threading.Event()
+    def look() -> None:
+        queue_for_house(shared=True)
+        House.objects.held().exists()
 
-    def read_for_ever() -> None:
-        """As a sender does in each of its commits."""
-        while not stop.is_set():
-            with transaction.atomic():
-                queue_for_house(shared=True)
-                House.objects.held().exists()
-                if connection.vendor == "postgresql":
-                    time.sleep(0.02)
-
-    senders = together(SENDERS, read_for_ever)
-    try:
-        for _ in range(3):
-            began = time.monotonic()
-            assert holding.pause(actor="ana", reason="a fire")
-            assert holding.resume(actor="ana")
-            assert time.monotonic() - began < 10, "it was passed over, again and again"
-    finally:
-        stop.set()
-        for sender in senders:
-            sender.join(20)
+    with senders_that_read(look):
+        get_through(
+            lambda: holding.pause(actor="ana", reason="a fire"), lambda: holding.resume(actor="ana")
+        )
 
 
 @pytest.mark.django_db(transaction=True)
