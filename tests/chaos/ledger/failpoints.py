@@ -22,6 +22,7 @@ from delivery.transports.steps import Steps
 from delivery.transports.wire import Wire
 from tests.chaos.ledger.plan import ANYWHERE, Blow
 
+COMMIT_AS_STATEMENT = {"commit_refused": "cut_before", "commit_lost": "cut_after"}
 MESSAGE = 100  # bytes: what is written at once after 354, and longer, is a message
 
 
@@ -100,11 +101,14 @@ class Failpoints:
         if threading.current_thread() is threading.main_thread() and self._lost == "commit_lost":
             raise _cut(database)
 
-    def _statement(self, execute: Callable[..., Any], *args: Any) -> Any:
+    def _statement(self, execute: Callable[..., Any], sql: str, *args: Any) -> Any:
         action = self.passing("statement")
+        if not connection.in_atomic_block and "EXECUTE carteiro_exchange(" in sql:
+            # It is its own COMMIT: refused or lost with it, all together.
+            action = action or COMMIT_AS_STATEMENT.get(self.passing("commit"), "")
         if action == "cut_before":
             raise _cut(connection)
-        result = execute(*args)
+        result = execute(sql, *args)
         if action == "cut_after":
             raise _cut(connection)
         return result

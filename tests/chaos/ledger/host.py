@@ -11,6 +11,7 @@ import json
 import mmap
 import os
 import random
+import select
 import selectors
 import signal
 import socket
@@ -120,6 +121,8 @@ class Host:
                 self.say(trouble=f"{len(senders)} senders do not end within {END_SECONDS} s")
                 break
         self._kill()
+        while select.select([self.hear], [], [], 0)[0]:
+            self._read(self.hear)  # the last words belong to this run, not to the next
         self.say(ended=True)
 
     def say(self, **event: Any) -> None:

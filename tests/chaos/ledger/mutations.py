@@ -58,7 +58,7 @@ def unknown_requeued() -> None:
 
 
 def fence_ignored() -> None:
-    """A sender that was away for longer than its lease goes on with what it had claimed, by the rows' ids alone."""
+    """A sender that was away for longer than its lease goes on with what it had read ahead, by the rows' ids alone."""
     known = ("pending", "sending", "sent", "unknown")
     moves.START = replace(moves.START, old=known, needs=frozenset({Need.CONSENT}))
     renew, attempt = Lease.renew, Sender._attempt

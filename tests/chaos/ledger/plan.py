@@ -89,6 +89,7 @@ def settings(**over: Any) -> dict[str, Any]:
         "DELIVERY_RETRY_SECONDS": 0.1,
         "BREAKER_SECONDS": 0.2,
         "BATCH": 5,  # of rows claimed at once; a dead sender's wait for the end of its lease
+        "FIRST": 0,  # answers that are counted: their commits go another way than all later ones
         **over,
     }
 
@@ -120,6 +121,7 @@ def drawn(seed: int, recipients: int) -> Plan:
         blows=tuple(_blow(chances) for _ in range(chances.randint(blows // 2, blows))),
         orders=tuple(_order(chances, recipients, stalls) for _ in range(chances.randrange(6))),
         deeds=_deeds(chances, recipients),
+        settings={**made.settings, "FIRST": chances.choice((0, 0, 20, 200))},
     )
 
 

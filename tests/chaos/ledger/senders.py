@@ -29,7 +29,7 @@ Tell = Callable[..., None]
 
 def shorten(values: dict[str, Any]) -> None:
     """The plan's settings, and the times that are no settings."""
-    sender.BATCH = values["BATCH"]
+    sender.BATCH, sender.FIRST = values["BATCH"], values["FIRST"]
     for name, value in values.items():
         setattr(settings, name, value)
     breakers.PROBE_SECONDS = 0.1
