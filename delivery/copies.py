@@ -8,6 +8,7 @@ from django.conf import settings
 
 from .message import Recipient, message_id, stamped
 from .models import CompiledIssue, EmailDelivery
+from .models.email_delivery import EmailDeliveryQuerySet
 from .transports import Envelope
 
 
@@ -48,6 +49,11 @@ class Copies:
 
 
 def read_rows(ids: list[int]) -> list[Row]:
-    """In the order of their ids; a row whose subscription is gone has no token."""
-    rows = EmailDelivery.objects.filter(id__in=ids).order_by("id").values_list(*ROW_FIELDS)
+    """In the order of their ids."""
+    return rows_of(EmailDelivery.objects.filter(id__in=ids).order_by("id"))
+
+
+def rows_of(deliveries: EmailDeliveryQuerySet) -> list[Row]:
+    """A row whose subscription is gone has no token."""
+    rows = deliveries.values_list(*ROW_FIELDS)
     return [Row(id, address, name, token or "", no) for id, address, name, token, no in rows]

@@ -78,25 +78,21 @@ class Prepared:
         **values: Any,
     ) -> None:
         assert line.plain, "history is written by `move`"
-        self._line, self._issue = line, issue_id
+        self.line, self._issue = line, issue_id
         # In a CASE no planner sees through it: with statistics from before the freeze both databases looked for the
-        # rows by another index than their id, and read the whole claim, or the whole ledger, for each group.
+        # rows by another index than their id, and read the whole ledger for each group.
         allowed = Case(When(legal(line, facts or {}), then=True), default=False)
         rows = EmailDelivery.objects.filter(allowed, id=ID)
         values = _columns(line) | values
-        self._update = GivenUpdate(f"carteiro_{line.name}", rows, given, fields, **values)
+        self.update = GivenUpdate(f"carteiro_{line.name}", rows, given, fields, **values)
 
     def statement(self, rows: Sequence[tuple[Any, ...]]) -> Statement | None:
         """For `run_together`; what it returns is for `counted`."""
-        return self._update.statement(rows)
-
-    def foretell(self, rows: int, changes: Changes) -> None:
-        """That it wins so many."""
-        changes.count(self._issue, self._line.old[0], self._line.new, rows)
+        return self.update.statement(rows)
 
     def counted(self, won: list[tuple[Any, ...]], changes: Changes) -> list[tuple[Any, ...]]:
         """The `fields` of the rows that were won, the id first."""
-        changes.count(self._issue, self._line.old[0], self._line.new, len(won))
+        changes.count(self._issue, self.line.old[0], self.line.new, len(won))
         return won
 
 

@@ -17,9 +17,8 @@ STATUSES = (PENDING, SENDING, SENT, FAILED, UNKNOWN, SKIPPED)
 class Need(enum.Enum):
     """What a statement asks beside the status. `email_delivery.CONDITIONS` has the SQL of each."""
 
-    UNCLAIMED = "nobody holds the row"
     DUE = "its next attempt is due"
-    MINE = "claimed by this very holder of a lease that is not over"
+    LEASE = "who asks holds a lease that is not over"
     CONSENT = "its reader has said yes, not said no since, and is not suppressed"
     NO_CONSENT = "the reader said no, or is suppressed"
     MAY_SEND = (
@@ -50,10 +49,10 @@ def _move(name: str, old: str, new: str, *needs: Need, plain: bool = False) -> M
     return Move(name, tuple(old.split()), new, frozenset(needs), plain)
 
 
-CLAIM = _move("claim", "pending", PENDING, Need.UNCLAIMED, Need.DUE, plain=True)
-FREE = _move("free", "pending", PENDING, Need.ORPHANED, plain=True)
-START = _move("start", "pending", SENDING, Need.MINE, Need.CONSENT, Need.MAY_SEND, plain=True)
-SKIP_UNWILLING = _move("skip_unwilling", "pending", SKIPPED, Need.MINE, Need.NO_CONSENT)
+START = _move(
+    "start", "pending", SENDING, Need.LEASE, Need.DUE, Need.CONSENT, Need.MAY_SEND, plain=True
+)
+SKIP_UNWILLING = _move("skip_unwilling", "pending", SKIPPED, Need.LEASE, Need.NO_CONSENT)
 SKIP_CANCELLED = _move("skip_cancelled", "pending", SKIPPED, Need.CANCELLED)
 EXPIRE = _move("expire", "pending", FAILED, Need.LATE)
 FAIL_SPENT = _move("fail_spent", "pending", FAILED, Need.SPENT)

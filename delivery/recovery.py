@@ -29,13 +29,12 @@ def recover() -> dict[str, int]:
     """
     if seconds := clock.jump():
         log.warning("recovery.waits", jump=round(seconds, 1))
-        return dict.fromkeys(("jobs", "unknown", "freed", "skipped", "expired", "woken"), 0)
+        return dict.fromkeys(("jobs", "unknown", "skipped", "expired", "woken"), 0)
     _end_impossible_leases()
     mailed = list(_with_open_rows())
     found = {
         "jobs": queue.recover(),
         "unknown": _tell_unknown(),
-        "freed": _free(),
         "skipped": _skip_cancelled(),
         "expired": sum(sending.expire(issue) for issue in mailed),
         "woken": _wake(mailed),
@@ -73,11 +72,6 @@ def _tell_unknown() -> int:
             sender=F("sender"),
         )
     return len(lost)
-
-
-def _free() -> int:
-    """Rows that a dead sender had claimed and not begun are anybody's."""
-    return len(move(moves.FREE, EmailDelivery.objects.all()))
 
 
 def _skip_cancelled() -> int:

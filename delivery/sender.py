@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice
 from typing import Any, TypeVar
 
 import structlog
@@ -23,7 +25,9 @@ from newsletter.models.gate import both_gates
 from . import limits, moves
 from .breakers import Breaker
 from .channel import CHANNEL
+from .claims import claim
 from .copies import Copies, Row, read_rows
+from .exchange import Exchange
 from .ledger import Prepared, move
 from .models import CompiledIssue, EmailDelivery, House, Lease
 from .models.ledger_tally import Changes
@@ -31,7 +35,7 @@ from .patience import until_written
 from .pool import ConnectionPool
 from .results import Result, accepted, prepared_accept, record
 from .stopping import stopping
-from .transports import Connection
+from .transports import Connection, Envelope
 from .transports.outcomes import Outcome, Phase, Verdict
 from .transports.steps import Steps
 
@@ -57,18 +61,26 @@ T = TypeVar("T")
 
 
 def _prepared_start(issue_id: int, lease: Lease) -> Prepared:
-    """START, for rows that this lease has claimed; it returns (id, attempt)."""
+    """START, by the holder of this lease; it returns (id, attempt)."""
     return Prepared(
         moves.START,
         issue_id,
         facts={"lease": lease},
         fields=("id", "attempt"),
+        sender=lease.pk,
+        fence=lease.fence,
         attempt=F("attempt") + 1,
         sending_at=Now(),
         next_attempt_at=None,
         reason="",
         reply="",
     )
+
+
+def _with_attempts(batch: list[Row], won: list[tuple[Any, ...]]) -> list[tuple[Row, int]]:
+    """The rows of it that START won."""
+    attempts: dict[int, int] = dict(won)
+    return [(row, attempts[row.id]) for row in batch if row.id in attempts]
 
 
 class Sender:
@@ -81,6 +93,7 @@ class Sender:
         self.copies = Copies(compiled)
         self.first = compiled.results < FIRST
         self.claimed: deque[Row] = deque()
+        self.ahead: dict[int, Envelope] = {}  # copies that were made while the wire was waited for
         self.on_wire: dict[int, int] = {}  # delivery -> attempt
         self.results: list[Result] = []
         self.policy: deque[bool] = deque(maxlen=POLICY_LAST)
@@ -105,9 +118,9 @@ class Sender:
         self.shaken = False
         self.took = 0.0  # seconds of the last commit
         self.wire: ConnectionPool  # while it runs
-        self.claim = Prepared(moves.CLAIM, issue.pk, sender=lease.pk, fence=lease.fence)
         self.accept = prepared_accept(issue.pk)
         self.start = _prepared_start(issue.pk, lease)
+        self.exchange = Exchange(issue.pk, self.accept, self.start, lease.pk)
 
     def run(self) -> None:
         """Drain until the ledger has nothing for us, the turn is over, or something says stop."""
@@ -140,10 +153,9 @@ class Sender:
     def _collect(self) -> list[Result]:
         """What the wire has answered; waits for it where there is nothing else to do."""
         full = len(self.on_wire) >= self.room
-        if self.on_wire and (
-            full or not self.claimed or self.wait_for_rate or not self._may_start()
-        ):
-            self.wire.pump(min(TICK, self.wait_for_rate or TICK))
+        idle = full or not self.claimed or self.wait_for_rate or not self._may_start()
+        if self.on_wire and idle and not self.results:
+            self._pump(min(TICK, self.wait_for_rate or TICK))
         elif self.on_wire:
             self.wire.pump(0)
         elif self.wait_for_rate:
@@ -156,7 +168,20 @@ class Sender:
         """Until all of the wire has answered, or the time is over."""
         end = time.monotonic() + min(self.took, LONGEST_GATHERING)
         while len(self.results) < len(self.on_wire) and (left := end - time.monotonic()) > 0:
-            self.wire.pump(left)
+            self._pump(left)
+
+    def _pump(self, seconds: float) -> None:
+        """Let deliveries go on until one has ended, or the time is over; while all wait, the next copies are made."""
+        end, had = time.monotonic() + seconds, len(self.results)
+        for row in islice(self.claimed, self.room if self._may_start() else 0):
+            if row.id in self.ahead:
+                continue
+            self.wire.pump(0)
+            if len(self.results) > had or time.monotonic() >= end:
+                return
+            with suppress(Exception):  # `_attempt` meets it again, and says what became of the row
+                self.ahead[row.id] = self.copies.envelope(row)
+        self.wire.pump(max(0.0, end - time.monotonic()))
 
     def _may_start(self) -> bool:
         return (
@@ -173,40 +198,35 @@ class Sender:
         return bool(won or self.claimed or self.wait_for_rate)
 
     def _claim(self) -> None:
-        """Lease a batch by an id cursor; once past the end it wraps, for the rows that came back."""
+        """Read a batch ahead by an id cursor; once past the end it wraps, for the rows that came back."""
         if self.claimed:
             return
+        self.ahead.clear()
         for start in {self.cursor: None, 0: None}:
-            self.claimed.extend(self._lease_batch(start))
-            if self.claimed:
+            rows = claim(self.issue.pk, self.lease, start, self.batch)
+            if rows is None:
+                self.held = False
+                return
+            if rows:
+                self.claimed.extend(rows)
                 self.cursor = self.claimed[-1].id
                 self.batch = min(BATCH, 2 * self.batch)
                 return
         self.cursor = 0
         self.wait_for_rate = 0.0  # nothing is left that would wait
 
-    def _lease_batch(self, start: int) -> list[Row]:
-        free = EmailDelivery.objects.of(self.issue.pk).open_to(moves.CLAIM).filter(id__gt=start)
-        with transaction.atomic():
-            batch = free.order_by("id").select_for_update(skip_locked=True)[: self.batch]
-            # A list, not a subquery: PostgreSQL runs that again for each row that it meets, and claims them all.
-            ids = list(batch.values_list("id", flat=True))
-            alive = self.lease.mine().held().exists()
-            if not alive:
-                self.held = False
-                return []
-            (won,) = run_together([self.claim.statement([(id,) for id in ids])])
-            return read_rows([id for (id,) in won])
-
     def _commit(self, results: list[Result], starting: bool) -> list[tuple[Row, int]]:
-        """One transaction: results in, lease renewed, next rows marked `sending`. The rows that were won."""
+        """Results in, lease renewed, next rows marked `sending`: the rows that were won, committed."""
         renewing = self._renewal_is_due()
         if not (results or renewing or self.shaken or (starting and self.claimed)):
             return []
         now, claimed = time.monotonic(), self.claimed.copy()
         try:
-            with transaction.atomic():
-                won = self._write(results, starting, renewing)
+            if self._is_plain(results, renewing):
+                won = self._exchange(results, starting)
+            else:
+                with transaction.atomic():
+                    won = self._write(results, starting, renewing)
         except Error:
             self.claimed = claimed
             raise
@@ -216,48 +236,61 @@ class Sender:
         self.took = time.monotonic() - now
         return won
 
+    def _is_plain(self, results: list[Result], renewing: bool) -> bool:
+        """Whether no result decides about the next starts, and nothing else is to be done or looked at."""
+        if self.first or renewing or self.shaken:
+            return False
+        # The rate's row is locked after the gates, by everybody: nobody waits at a gate who holds it.
+        if settings.DELIVERY_RATE or settings.DELIVERY_DAILY_QUOTA:
+            return False
+        return all(result.outcome.verdict is Verdict.SENT for result in results)
+
+    def _exchange(self, results: list[Result], starting: bool) -> list[tuple[Row, int]]:
+        batch = self._next_batch(0) if starting else []
+        booked, marked = self.exchange.run(
+            [accepted(result) for result in results], [(row.id,) for row in batch]
+        )
+        if (len(booked), len(marked)) == (len(results), len(batch)):
+            return _with_attempts(batch, marked)
+        # What was won is committed. Should this fail, the results are looked at again, and the marked rows adopted.
+        with transaction.atomic():
+            run_together([both_gates(self.issue.pk)])
+            changes = Changes(self.lease.pk)
+            self._book(results, booked, changes)
+            won = self._mark_sending(batch, marked, changes)
+            changes.write()
+        return won
+
     def _write(
         self, results: list[Result], starting: bool, renewing: bool
     ) -> list[tuple[Row, int]]:
-        """Where all was accepted, marks are asked for together with the results; else what came of these decides."""
+        """One after the other: what came of the results may forbid the next starts."""
         changes = Changes(self.lease.pk)
         taken = [result for result in results if result.outcome.verdict is Verdict.SENT]
-        together = not (self.first or renewing or self.shaken) and len(taken) == len(results)
-        # The rate's row is locked after the gates, by everybody: nobody waits at a gate who holds it.
-        together = together and not (settings.DELIVERY_RATE or settings.DELIVERY_DAILY_QUOTA)
-        batch = self._next_batch(0) if starting and together else []
-        self.accept.foretell(len(taken), changes)
-        self.start.foretell(len(batch), changes)
-        _, booked, marked, *_ = run_together(
+        _, booked = run_together(
             [
                 both_gates(self.issue.pk),
                 self.accept.statement([accepted(result) for result in taken]),
-                self.start.statement([(row.id,) for row in batch]),
-                *changes.foretold(),
             ]
         )
-        self._book(results, self.accept.counted(booked, changes), changes, together)
+        self._book(results, self.accept.counted(booked, changes), changes)
         if renewing:
             self._renew()
         won = self._adopt([]) if self.shaken else []
-        if starting and not together and self.held and not self.pause_reason:
+        if starting and self.held and not self.pause_reason:
             batch = self._next_batch(len(won))
             (marked,) = run_together([self.start.statement([(row.id,) for row in batch])])
-        won += self._mark_sending(batch, self.start.counted(marked, changes), changes)
+            won += self._mark_sending(batch, self.start.counted(marked, changes), changes)
         if self.shaken:
             # PostgreSQL may have been about to commit when we looked: the mark waited for that, and won nothing.
             won += self._adopt([row.id for row, _ in won])
         changes.write()
         return won
 
-    def _book(
-        self, results: list[Result], booked: list[tuple[Any, ...]], changes: Changes, together: bool
-    ) -> None:
+    def _book(self, results: list[Result], booked: list[tuple[Any, ...]], changes: Changes) -> None:
         """What was not taken, or not any more this attempt's to book, one by one."""
         known = {id for (id,) in booked}
         rest = [result for result in results if result.delivery_id not in known]
-        if not rest and together:
-            return
         late = record(self._read_standing(), rest, changes)
         if self.first:
             self._count_first([r for r in results if r.delivery_id in known] + late)
@@ -288,10 +321,11 @@ class Sender:
         if len(won) < len(batch):
             self._read_standing()
             self._skip_unwilling([row.id for row in batch], changes)
-        attempts = dict(won)
-        return [(row, attempts[row.id]) for row in batch if row.id in attempts]
+        return _with_attempts(batch, won)
 
     def _skip_unwilling(self, ids: list[int], changes: Changes) -> None:
+        for id in ids:
+            self.ahead.pop(id, None)
         move(
             moves.SKIP_UNWILLING,
             EmailDelivery.objects.filter(id__in=ids),
@@ -349,7 +383,7 @@ class Sender:
             # It waited for a connection: with a slow server the rest would outlive the job.
             return Outcome(Verdict.RETRY_CHANNEL, TURN_OVER, "", Phase.CONNECT)
         try:
-            envelope = self.copies.envelope(row)
+            envelope = self.ahead.pop(row.id, None) or self.copies.envelope(row)
         except Exception as error:
             if not isinstance(error, ValueError):
                 log.exception("sender.copy_fault", delivery=row.id)

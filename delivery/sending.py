@@ -19,6 +19,7 @@ from newsletter.rendering import Slots, render_email
 
 from . import breakers, moves, notifying, queue, witness
 from .channel import CHANNEL
+from .claims import lease_name, unclaimed
 from .errors import BreakerOpen, ChannelTrouble
 from .ledger import move
 from .message import Mailbox, compile_message
@@ -133,7 +134,7 @@ def deliver(issue_id: int, slot: int) -> Outcome:
     if held := witness.look().why_held:
         return Done(f"nothing leaves: {held}")
     leased_at = time.monotonic()
-    lease = Lease.acquire(f"sender:{issue_id}:{slot}")
+    lease = Lease.acquire(lease_name(issue_id, slot))
     if lease is None:
         return Wait(settings.LEASE_SECONDS / 3, "another sender holds this slot")
     breaker = None
@@ -149,7 +150,6 @@ def deliver(issue_id: int, slot: int) -> Outcome:
             breaker.leave()
         # Rows that are still `sending` here are unknown: the recovery finds them by the released lease.
         lease.release()
-        move(moves.FREE, EmailDelivery.objects.filter(sender_id=lease.pk, fence=lease.fence))
     return _how_it_goes_on(issue, sender)
 
 
@@ -233,15 +233,14 @@ def _how_it_goes_on(issue: Issue, sender: Sender) -> Outcome:
         return Done(f"paused: {sender.pause_reason}", pause, items=sent)
     if sender.channel_trouble:
         return _after_trouble(issue, sender)
-    rows = EmailDelivery.objects.of(issue.pk)
-    if not rows.filter(status__in=OPEN).exists():
+    if not owes(issue):
         note = f"drained: {sent} sent in this turn"
         return Done(note, partial(_enqueue_close, issue), items=sent)
     if sender.wait_for_rate > settings.SENDER_SECONDS / 2:
         return _after_quota(issue, sender)
-    if rows.open_to(moves.CLAIM).exists():
+    if unclaimed(issue.pk).due().exists():
         return Wait(0, f"goes on: {sent} sent in this turn", items=sent)
-    later = rows.pending().unclaimed().aggregate(at=Min("next_attempt_at"))["at"]
+    later = unclaimed(issue.pk).aggregate(at=Min("next_attempt_at"))["at"]
     if later is None:
         return Done("the other senders hold the rest", items=sent)
     seconds = max(1.0, (later - database_now()).total_seconds())

@@ -466,8 +466,6 @@ def _waits_for(issue: Issue, row: EmailDelivery, held: Held, zone: ZoneInfo) -> 
     if row.next_attempt_at and row.next_attempt_at > held.now:
         spent = f"{row.attempts_spent} of {settings.DELIVERY_ATTEMPTS} attempts are spent"
         return f"The next attempt is due at {when(row.next_attempt_at, zone)}; {spent}."
-    if row.sender_id:
-        return "A sender has taken it up: it leaves in a moment."
     return "It is due: the next sender that is free takes it."
 
 

@@ -24,7 +24,7 @@ from newsletter.models import Transition, database_now, update_returning
 from newsletter.models.gate import queue_for_house
 from newsletter.models.transition import Subject
 
-from . import http, notifying, testimony
+from . import claims, http, notifying, testimony
 from .errors import EdgeError
 from .models import Heartbeat, House, Lease
 from .models.heartbeat import WITNESS
@@ -210,7 +210,7 @@ def _raised() -> House:
 
 def _was_sent_lately() -> bool:
     lately = database_now() - LATELY
-    return Lease.objects.filter(name__startswith="sender:", expires_at__gt=lately).exists()
+    return Lease.objects.filter(name__startswith=claims.SENDERS, expires_at__gt=lately).exists()
 
 
 def _write(house: House, *, over: bool = False) -> None:

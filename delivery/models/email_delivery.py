@@ -30,10 +30,9 @@ OPEN = (DeliveryStatus.PENDING, DeliveryStatus.SENDING)
 Facts = Mapping[str, Any]
 
 
-def _mine(facts: Facts) -> Q:
+def _lease(facts: Facts) -> Q:
     lease: Lease = facts["lease"]
-    alive = lease.mine().held().filter(fence=lease.fence)
-    return Q(Exists(alive), sender_id=lease.pk, fence=lease.fence)
+    return Q(Exists(lease.mine().held().filter(fence=lease.fence)))
 
 
 def _consent(facts: Facts) -> Q:
@@ -74,9 +73,8 @@ def _spent(facts: Facts) -> Q:
 
 # The SQL of each need of the table.
 CONDITIONS: dict[Need, Callable[[Facts], Q]] = {
-    Need.UNCLAIMED: lambda facts: Q(sender=None),
+    Need.LEASE: _lease,
     Need.DUE: lambda facts: Q(next_attempt_at=None) | Q(next_attempt_at__lte=Now()),
-    Need.MINE: _mine,
     Need.CONSENT: _consent,
     Need.NO_CONSENT: lambda facts: ~_consent(facts),
     Need.MAY_SEND: _may_send,
@@ -104,11 +102,11 @@ class EmailDeliveryQuerySet(models.QuerySet["EmailDelivery"]):
     def pending(self) -> EmailDeliveryQuerySet:
         return self.filter(status=DeliveryStatus.PENDING)
 
-    def unclaimed(self) -> EmailDeliveryQuerySet:
-        return self.filter(sender=None)
+    def due(self) -> EmailDeliveryQuerySet:
+        return self.filter(CONDITIONS[Need.DUE]({}))
 
     def open_to(self, move: Move, **facts: Any) -> EmailDeliveryQuerySet:
-        """The rows for which the move is legal now. `facts` are what its needs ask for: `lease`, `attempt`, `bound`."""
+        """The rows for which the move is legal now. `facts`: what its needs ask for (`lease`, `attempt`...)."""
         return self.filter(legal(move, facts))
 
     def count_by_status(self) -> dict[str, int]:
@@ -120,7 +118,7 @@ class EmailDeliveryQuerySet(models.QuerySet["EmailDelivery"]):
 class EmailDelivery(models.Model):
     issue = models.ForeignKey(Issue, models.PROTECT, db_index=False)
     # Two references that the database does not check: at a freeze of 1,000,000 that took as long as the freeze itself,
-    # and with each claim a look at the lease. A row whose subscription is gone has no consent, and is not sent.
+    # and with each START a look at the lease. A row whose subscription is gone has no consent, and is not sent.
     subscription = models.ForeignKey(Subscription, models.SET_NULL, null=True, db_constraint=False)
     address = models.CharField(max_length=254, blank=True)
     address_key = models.CharField(max_length=64)  # outlives the erasure of the address

@@ -30,6 +30,9 @@ class Lease(models.Model):
     )  # one more for each owner: the rows that it marks carry it
     holder = models.CharField(max_length=100, blank=True)  # host:pid, for people
     expires_at = models.DateTimeField()
+    # The ids between which a sender has read rows ahead (delivery/claims.py); void once the lease is over.
+    claim_first = models.BigIntegerField(null=True)
+    claim_last = models.BigIntegerField(null=True)
 
     objects = LeaseQuerySet.as_manager()
 
@@ -48,6 +51,8 @@ class Lease(models.Model):
             fence=models.F("fence") + 1,
             holder=f"{socket.gethostname()}:{os.getpid()}"[:100],
             expires_at=now + timedelta(seconds=settings.LEASE_SECONDS),
+            claim_first=None,
+            claim_last=None,
         )
         if not won:
             return None
@@ -60,7 +65,8 @@ class Lease(models.Model):
 
     def release(self) -> None:
         """Free it, if it is still ours: the loser frees nothing."""
-        self.mine().update(token="", expires_at=database_now())
+        nothing = {"claim_first": None, "claim_last": None}
+        self.mine().update(token="", expires_at=database_now(), **nothing)
 
     def mine(self) -> LeaseQuerySet:
         return Lease.objects.filter(pk=self.pk, token=self.token)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from django.db import models
 from django.db.models import Sum
 
-from delivery.moves import STATUSES
+from delivery.moves import STATUSES, Move
 from newsletter.models import Issue, Statement, run_together
 
 _COLUMNS = ", ".join(STATUSES)
 _ADDED = ", ".join(f"{name} = delivery_ledgertally.{name} + excluded.{name}" for name in STATUSES)
-_ADD = f"""
-INSERT INTO delivery_ledgertally (issue_id, holder, {_COLUMNS}) VALUES (%s, %s, {", ".join(["%s"] * len(STATUSES))})
-ON CONFLICT (issue_id, holder) DO UPDATE SET {_ADDED} RETURNING 1
-"""  # noqa: S608 - made of our own names
+_INSERT = f"INSERT INTO delivery_ledgertally (issue_id, holder, {_COLUMNS})"
+_ADD = f"ON CONFLICT (issue_id, holder) DO UPDATE SET {_ADDED} RETURNING 1"
+_GIVEN = f"{_INSERT} VALUES (%s, %s, {', '.join(['%s'] * len(STATUSES))}) {_ADD}"
 
 
 class LedgerTallyQuerySet(models.QuerySet["LedgerTally"]):
@@ -77,26 +76,22 @@ class Changes:
         changed[old] -= rows
         changed[new] += rows
 
-    def foretold(self) -> list[Statement]:
-        """What adds them to the tally before they happened, so that it goes along with what is to change the rows.
-
-        Count afterwards what came of that: `write` adds the difference, mostly none.
-        """
-        statements = self._statements()
-        for changed in self._changed.values():
-            for status in changed:
-                changed[status] = -changed[status]
-        return statements
-
     def write(self) -> None:
-        """Add them to the tally."""
-        run_together(self._statements())
-        self._changed.clear()
-
-    def _statements(self) -> list[Statement]:
-        """Issues in the order of their ids, so that no two wait for each other."""
+        """Add them to the tally; issues in the order of their ids, so that no two wait for each other."""
         figures = (
             (issue_id, self._holder, *(changed[status] for status in STATUSES))
             for issue_id, changed in sorted(self._changed.items())
         )
-        return [Statement(_ADD, row) for row in figures if any(row[2:])]
+        run_together([Statement(_GIVEN, row) for row in figures if any(row[2:])])
+        self._changed.clear()
+
+
+def adding(issue_id: int, holder: int, won: Mapping[str, Move]) -> Statement:
+    """What adds moves to the tally in the statement that makes them, where each has a table of its rows, so named."""
+    count = {name: f"(SELECT count(*) FROM {name})" for name in won}  # noqa: S608 - made of our own names
+    figures = []
+    for status in STATUSES:
+        come = [f"+ {count[name]}" for name, line in won.items() if line.new == status]
+        gone = [f"- {count[name]}" for name, line in won.items() if line.old[0] == status]
+        figures.append(" ".join(["0", *come, *gone]))
+    return Statement(f"{_INSERT} SELECT %s, %s, {', '.join(figures)} {_ADD}", [issue_id, holder])

@@ -2,7 +2,7 @@
 
 from .address import AddressKey, address_key, normalise_address
 from .clock import database_now
-from .given import Given, GivenUpdate, Statement, run_together
+from .given import Given, GivenUpdate, GivenUpdates, Statement, run_together
 from .issue import Issue, Refused
 from .newsletter import Newsletter
 from .podcast import Podcast
@@ -16,6 +16,7 @@ __all__ = [
     "AddressKey",
     "Given",
     "GivenUpdate",
+    "GivenUpdates",
     "Issue",
     "Newsletter",
     "Podcast",

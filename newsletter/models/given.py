@@ -8,7 +8,7 @@ be in session mode.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -57,14 +57,14 @@ class GivenUpdate:
         fields: Sequence[str] = ("id",),
         **values: Any,
     ) -> None:
-        self._name, self._given = name, given
+        self.name, self.given = name, given
         query: UpdateQuery = rows.query.chain(UpdateQuery)  # type: ignore[assignment]
         query.add_update_values(values)
         query.clear_ordering(force=True)
         try:
-            sql, self._params = query.get_compiler(rows.db).as_sql()
+            sql, self.params = query.get_compiler(rows.db).as_sql()
         except EmptyResultSet:
-            self._sql = ""
+            self._parts = None
             return
         head, where = sql.split(" WHERE ", 1)
         self._before = head.count("%s")
@@ -72,43 +72,90 @@ class GivenUpdate:
         columns = (
             f"{quote(meta.db_table)}.{quote(meta.get_field(name).column)}" for name in fields
         )
-        self._sql = f"{head} FROM {self._source()} WHERE {where} RETURNING {', '.join(columns)}"
+        self._parts = head, f"WHERE {where} RETURNING {', '.join(columns)}"
+        self._sql = self.sql()
 
     def statement(self, rows: Sequence[Row]) -> Statement | None:
         """None: nothing can be won."""
-        if not rows or not self._sql:
+        if not rows or not self._parts:
             return None
         if connection.vendor == "postgresql":
-            self._prepare()
-            arrays = [list(column) for column in zip(*rows, strict=True)]
-            return Statement(f"EXECUTE {self._name}({', '.join(['%s'] * len(arrays))})", arrays)
-        before, after = self._params[: self._before], self._params[self._before :]
+            return _execute(self.name, self._sql, self.params, [(self.given, rows)])
+        before, after = self.params[: self._before], self.params[self._before :]
         return Statement(self._sql, [*before, json.dumps(rows), *after])
 
-    def _source(self) -> str:
-        names = [f"given_{column.name}" for column in self._given]
+    def sql(self, first: int = 1) -> str:
+        """The text; on PostgreSQL the arrays of the given columns are its parameters from `$first` on."""
+        assert self._parts, "nothing can be won"
+        head, tail = self._parts
+        return f"{head} FROM {self._source(first)} {tail}"
+
+    def _source(self, first: int) -> str:
+        names = [f"given_{column.name}" for column in self.given]
         if connection.vendor == "postgresql":
-            arrays = (f"${at}" for at, _ in enumerate(self._given, 1))
+            arrays = (f"${at}" for at, _ in enumerate(self.given, first))
             return f"unnest({', '.join(arrays)}) AS given({', '.join(names)})"
         picked = (f"json_extract(value, '$[{at}]') AS {name}" for at, name in enumerate(names))
         return f"(SELECT {', '.join(picked)} FROM json_each(%s)) AS given"  # noqa: S608
 
-    def _prepare(self) -> None:
-        connection.ensure_connection()
-        known = _prepared.setdefault(connection.connection, {})
-        wanted = (self._sql, tuple(self._params))
-        if known.get(self._name) == wanted:
-            return
-        if not known:
-            # Plans for the very values took longer to make than to run, and were no better.
-            with _client_cursor() as cursor:
-                cursor.execute("SET plan_cache_mode = force_generic_plan")
-        types = (f"{_TYPES[column.output_field.get_internal_type()]}[]" for column in self._given)
+
+class GivenUpdates:
+    """Several updates as one statement of PostgreSQL's: each is a table there by its name, of what it returns.
+
+    `also` and `last` may read them; `last` is what `statement` returns. None of them sees what another changes.
+    """
+
+    def __init__(
+        self, name: str, updates: Mapping[str, GivenUpdate], also: Statement, last: str
+    ) -> None:
+        self._name, self._updates = name, list(updates.values())
+        first, tables = 1, []
+        for table, update in updates.items():
+            tables.append(f"{table} AS ({update.sql(first)})")
+            first += len(update.given)
+        self._sql = f"WITH {', '.join(tables)}, also AS ({also.sql}) {last}"
+        self._params = [param for update in self._updates for param in update.params]
+        self._params += also.params
+
+    def statement(self, rows: Sequence[Sequence[Row]]) -> Statement:
+        """The rows that each of the updates is given."""
+        given = [(update.given, its) for update, its in zip(self._updates, rows, strict=True)]
+        return _execute(self._name, self._sql, self._params, given)
+
+
+def _execute(
+    name: str,
+    sql: str,
+    params: Sequence[Any],
+    given: Sequence[tuple[Sequence[Given], Sequence[Row]]],
+) -> Statement:
+    """What runs the prepared statement with one array for each given column; prepares it, where the session has not."""
+    columns = [column for columns, _ in given for column in columns]
+    arrays: list[list[Any]] = []
+    for its, rows in given:
+        arrays += [list(column) for column in zip(*rows, strict=True)] or [[] for _ in its]
+    _prepare(name, sql, params, columns)
+    types = (_TYPES[column.output_field.get_internal_type()] for column in columns)
+    marks = ", ".join(f"%s::{kind}[]" for kind in types)
+    return Statement(f"EXECUTE {name}({marks})", arrays)
+
+
+def _prepare(name: str, sql: str, params: Sequence[Any], columns: Sequence[Given]) -> None:
+    connection.ensure_connection()
+    known = _prepared.setdefault(connection.connection, {})
+    wanted = (sql, tuple(params))
+    if known.get(name) == wanted:
+        return
+    if not known:
+        # Plans for the very values took longer to make than to run, and were no better.
         with _client_cursor() as cursor:
-            if known.pop(self._name, None):
-                cursor.execute(f"DEALLOCATE {self._name}")
-            cursor.execute(f"PREPARE {self._name}({', '.join(types)}) AS {self._sql}", self._params)
-        known[self._name] = wanted
+            cursor.execute("SET plan_cache_mode = force_generic_plan")
+    types = (f"{_TYPES[column.output_field.get_internal_type()]}[]" for column in columns)
+    with _client_cursor() as cursor:
+        if known.pop(name, None):
+            cursor.execute(f"DEALLOCATE {name}")
+        cursor.execute(f"PREPARE {name}({', '.join(types)}) AS {sql}", params)
+    known[name] = wanted
 
 
 def run_together(statements: Sequence[Statement | None]) -> list[list[Row]]:

@@ -11,6 +11,7 @@ from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
 from delivery import moves, sending
+from delivery.exchange import Exchange
 from delivery.ledger import Prepared, move
 from delivery.models import EmailDelivery, Lease, LedgerTally
 from delivery.models.ledger_tally import Changes
@@ -34,12 +35,12 @@ def issue() -> Issue:
     return made
 
 
-def claimed(issue: Issue) -> tuple[Lease, list[int]]:
+def leased(issue: Issue) -> tuple[Lease, list[int]]:
     lease = Lease.acquire(f"sender:{issue.pk}:0")
     assert lease
-    rows = EmailDelivery.objects.of(issue.pk)
-    won = move(moves.CLAIM, rows, sender=lease.pk, fence=lease.fence)
-    return lease, sorted(id for (id,) in won)
+    return lease, list(
+        EmailDelivery.objects.of(issue.pk).order_by("id").values_list("id", flat=True)
+    )
 
 
 def starting(issue: Issue, lease: Lease) -> Prepared:
@@ -48,6 +49,8 @@ def starting(issue: Issue, lease: Lease) -> Prepared:
         issue.pk,
         facts={"lease": lease},
         fields=("id", "attempt"),
+        sender=lease.pk,
+        fence=lease.fence,
         attempt=F("attempt") + 1,
         sending_at=Now(),
     )
@@ -64,19 +67,19 @@ def run(prepared: Prepared, rows: list[tuple[object, ...]]) -> list[tuple[object
 
 
 def test_given_rows_are_moved_and_said(issue: Issue) -> None:
-    lease, ids = claimed(issue)
+    lease, ids = leased(issue)
     assert run(starting(issue, lease), [(id,) for id in ids[:3]]) == [(id, 1) for id in ids[:3]]
     assert EmailDelivery.objects.filter(status="sending").count() == 3
 
 
 def test_a_row_that_its_needs_forbid_is_not_won(issue: Issue) -> None:
-    lease, ids = claimed(issue)
+    lease, ids = leased(issue)
     EmailDelivery.objects.get(pk=ids[1]).subscription.unsubscribe(reason="test", actor="test")  # type: ignore[union-attr]
     assert run(starting(issue, lease), [(id,) for id in ids[:3]]) == [(ids[0], 1), (ids[2], 1)]
 
 
 def test_the_same_result_twice_is_booked_once(issue: Issue) -> None:
-    lease, ids = claimed(issue)
+    lease, ids = leased(issue)
     run(starting(issue, lease), [(id,) for id in ids[:2]])
     accept = prepared_accept(issue.pk)
     rows: list[tuple[object, ...]] = [(ids[0], 1, "250 ok", "m-1"), (ids[1], 2, "250 ok", "")]
@@ -111,10 +114,9 @@ def test_nothing_given_asks_nothing(issue: Issue) -> None:
 
 def test_another_holder_s_statement_takes_the_place_of_the_first(issue: Issue) -> None:
     """PostgreSQL keeps what was prepared for the session, under one name."""
-    lease, ids = claimed(issue)
+    lease, ids = leased(issue)
     old = starting(issue, lease)
     assert run(old, [(ids[0],)]) == [(ids[0], 1)]
-    EmailDelivery.objects.filter(pk__in=ids[1:]).update(fence=lease.fence + 1)
     Lease.objects.filter(pk=lease.pk).update(fence=lease.fence + 1, token="another")
     new = Lease.objects.get(pk=lease.pk)
     assert run(starting(issue, new), [(ids[1],)]) == [(ids[1], 1)]
@@ -126,15 +128,19 @@ def test_another_holder_s_statement_takes_the_place_of_the_first(issue: Issue) -
 @pytest.mark.parametrize("analysed", [False, True])
 def test_a_planner_goes_by_the_ids_alone(issue: Issue, analysed: bool) -> None:
     """With old statistics both databases preferred another index, and read the whole claim for each group."""
-    lease, ids = claimed(issue)
+    lease, ids = leased(issue)
     if analysed:
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE delivery_emaildelivery")
-    for prepared, rows in (
-        (starting(issue, lease), [(id,) for id in ids]),
-        (prepared_accept(issue.pk), [(id, 1, "250 ok", "") for id in ids]),
-    ):
-        statement = prepared.statement(rows)
+    results: list[tuple[object, ...]] = [(id, 1, "250 ok", "") for id in ids]
+    statements = [
+        starting(issue, lease).statement([(id,) for id in ids]),
+        prepared_accept(issue.pk).statement(results),
+    ]
+    if connection.vendor == "postgresql":
+        together = exchange(issue, lease)._together
+        statements.append(together.statement([results, [(id,) for id in ids]]))
+    for statement in statements:
         assert statement
         plan = "\n".join(explained(statement))
         assert "delivery_in_hands" not in plan and "delivery_books" not in plan
@@ -146,6 +152,42 @@ def explained(statement: Statement) -> list[str]:
     word = "EXPLAIN" if connection.vendor == "postgresql" else "EXPLAIN QUERY PLAN"
     (rows,) = run_together([Statement(f"{word} {statement.sql}", statement.params)])
     return [str(row[-1]) for row in rows]
+
+
+# --- results and next starts together
+
+
+def exchange(issue: Issue, lease: Lease) -> Exchange:
+    accept, start = prepared_accept(issue.pk), starting(issue, lease)
+    return Exchange(issue.pk, accept, start, lease.pk)
+
+
+def test_results_and_next_starts_are_one_transaction(issue: Issue) -> None:
+    lease, ids = leased(issue)
+    both = exchange(issue, lease)
+    assert both.run([], [(id,) for id in ids[:3]]) == ([], [(id, 1) for id in ids[:3]])
+    booked, marked = both.run([(id, 1, "250 ok", "") for id in ids[:3]], [(ids[3],)])
+    assert (sorted(booked), marked) == ([(id,) for id in ids[:3]], [(ids[3], 1)])
+    assert both.run([(ids[3], 1, "250 ok", "")], []) == ([(ids[3],)], [])
+    told = figures(issue)
+    assert told == EmailDelivery.objects.of(issue.pk).count_by_status()
+    assert told["sent"] == 4 and told["pending"] == 4
+
+
+def test_what_is_not_won_is_neither_said_nor_told(issue: Issue) -> None:
+    lease, ids = leased(issue)
+    both = exchange(issue, lease)
+    both.run([], [(id,) for id in ids[:3]])
+    EmailDelivery.objects.get(pk=ids[4]).subscription.unsubscribe(reason="test", actor="test")  # type: ignore[union-attr]
+    booked, marked = both.run(
+        [(ids[0], 1, "", ""), (ids[1], 2, "", "")], [(ids[2],), (ids[4],), (ids[5],)]
+    )
+    assert (booked, marked) == ([(ids[0],)], [(ids[5], 1)])
+    told = figures(issue)
+    assert told == EmailDelivery.objects.of(issue.pk).count_by_status()
+    assert (told["sent"], told["sending"], told["pending"]) == (1, 3, 4)
+    lease.release()
+    assert both.run([(ids[2], 1, "", "")], [(ids[6],)]) == ([(ids[2],)], [])
 
 
 # --- the tally
@@ -161,7 +203,7 @@ def test_the_freeze_begins_it(issue: Issue) -> None:
 
 
 def test_every_move_is_in_it(issue: Issue) -> None:
-    lease, ids = claimed(issue)
+    lease, ids = leased(issue)
     run(starting(issue, lease), [(id,) for id in ids[:4]])
     run(prepared_accept(issue.pk), [(id, 1, "", "") for id in ids[:2]])
     move(moves.LOSE, EmailDelivery.objects.filter(pk=ids[2]))  # the lease lives: not won

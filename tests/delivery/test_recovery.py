@@ -34,9 +34,9 @@ def die(lease: Lease) -> None:
     Lease.objects.filter(pk=lease.pk).update(expires_at=database_now() - timedelta(seconds=1))
 
 
-def hold(lease: Lease, *names: str, sending: bool = False) -> None:
-    """The sender has claimed these rows, or has them on the wire."""
-    values = {"status": "sending", "attempt": 1, "sending_at": database_now()} if sending else {}
+def hold(lease: Lease, *names: str) -> None:
+    """The sender has these rows on the wire."""
+    values = {"status": "sending", "attempt": 1, "sending_at": database_now()}
     rows = EmailDelivery.objects.filter(address__in=[f"{name}@example.org" for name in names])
     assert rows.update(sender=lease, fence=lease.fence, **values) == len(names)
 
@@ -47,7 +47,7 @@ def settle_all(status: str = "sent") -> None:
 
 def test_a_dead_senders_copies_on_the_wire_are_unknown(issue: Issue) -> None:
     lease = sender()
-    hold(lease, "bob", "carla", sending=True)
+    hold(lease, "bob", "carla")
     die(lease)
     assert recovery.recover()["unknown"] == 2
     assert statuses() == {
@@ -60,7 +60,7 @@ def test_a_dead_senders_copies_on_the_wire_are_unknown(issue: Issue) -> None:
 
 def test_what_became_unknown_is_told_in_its_history(issue: Issue) -> None:
     lease = sender()
-    hold(lease, "bob", sending=True)
+    hold(lease, "bob")
     die(lease)
     recovery.recover()
     row = row_of("bob")
@@ -71,7 +71,7 @@ def test_what_became_unknown_is_told_in_its_history(issue: Issue) -> None:
 
 def test_an_unknown_copy_is_never_sent_again_by_itself(issue: Issue) -> None:
     lease = sender()
-    hold(lease, "bob", sending=True)
+    hold(lease, "bob")
     die(lease)
     for _ in range(3):
         recovery.recover()
@@ -79,46 +79,33 @@ def test_an_unknown_copy_is_never_sent_again_by_itself(issue: Issue) -> None:
     assert row_of("bob").status == "unknown"
 
 
-def test_a_dead_senders_other_rows_are_free_at_once(issue: Issue) -> None:
-    lease = sender()
-    hold(lease, "bob", "carla")
-    die(lease)
-    assert recovery.recover()["freed"] == 2
-    assert EmailDelivery.objects.unclaimed().count() == 4
-
-
 def test_a_living_senders_rows_are_left_alone(issue: Issue) -> None:
     lease = sender()
-    hold(lease, "bob", sending=True)
-    hold(lease, "carla")
-    found = recovery.recover()
-    assert (found["unknown"], found["freed"]) == (0, 0)
-    assert (row_of("bob").status, row_of("carla").sender_id) == ("sending", lease.pk)
+    hold(lease, "bob")
+    assert recovery.recover()["unknown"] == 0
+    assert row_of("bob").status == "sending"
 
 
 def test_rows_of_an_earlier_owner_of_a_lease_that_is_held_are_found(issue: Issue) -> None:
     dead = sender()
-    hold(dead, "bob", sending=True)
-    hold(dead, "carla")
+    hold(dead, "bob")
     die(dead)
     alive = sender()
-    hold(alive, "davi", sending=True)
-    found = recovery.recover()
-    assert (found["unknown"], found["freed"]) == (1, 1)
+    hold(alive, "davi")
+    assert recovery.recover()["unknown"] == 1
     assert row_of("davi").status == "sending"
 
 
 def test_a_sender_that_released_its_lease_in_mid_send_left_unknowns(issue: Issue) -> None:
     lease = sender()
-    hold(lease, "bob", sending=True)
+    hold(lease, "bob")
     lease.release()
     assert recovery.recover()["unknown"] == 1
 
 
 def test_it_is_safe_to_repeat(issue: Issue) -> None:
     lease = sender()
-    hold(lease, "bob", sending=True)
-    hold(lease, "carla")
+    hold(lease, "bob", "carla")
     die(lease)
     recovery.recover()
     before = list(EmailDelivery.objects.order_by("id").values())
@@ -153,7 +140,7 @@ def test_a_paused_issue_expires_too(issue: Issue) -> None:
 
 
 def test_a_copy_on_the_wire_does_not_expire(issue: Issue) -> None:
-    hold(sender(), "bob", sending=True)
+    hold(sender(), "bob")
     then = database_now() - timedelta(hours=80)
     Issue.objects.filter(pk=issue.pk).update(audience_frozen_at=then)
     assert recovery.recover()["expired"] == 3
@@ -220,8 +207,7 @@ def test_a_draft_needs_nothing() -> None:
 
 def test_the_books_balance_after_it(issue: Issue) -> None:
     lease = sender()
-    hold(lease, "bob", sending=True)
-    hold(lease, "carla")
+    hold(lease, "bob", "carla")
     die(lease)
     recovery.recover()
     assert sending.books(issue)["balanced"]

@@ -19,8 +19,8 @@ from delivery.outcome import Done, Wait
 from delivery.results import Result, record
 from delivery.sender import Sender
 from delivery.transports.outcomes import Phase, Reply, judge
-from newsletter.models import Issue, Subscription, Transition, database_now
-from newsletter.models.gate import queue_for_house
+from newsletter.models import Issue, Subscription, Transition, database_now, run_together
+from newsletter.models.gate import both_gates
 from newsletter.models.transition import Subject
 from tests import cast
 from tests.drain import drain, drain_through_waits, frozen, history, hurry, row_of, statuses
@@ -412,7 +412,7 @@ def test_a_no_waits_for_the_marks_that_are_being_made_and_the_next_mark_sees_it(
         connection.close()
 
     with transaction.atomic():
-        queue_for_house(shared=True)
+        run_together([both_gates(0)])
         Issue.objects.update(paused_at=None)  # SQLite: we are its one writer
         reader = threading.Thread(target=say_no)
         reader.start()

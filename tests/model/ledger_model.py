@@ -6,7 +6,7 @@ around it is ours: senders that die or are stopped, a server that answers as it 
 What is simpler than the world, and in which direction (never fewer behaviours, except for the bounds):
 - any number of senders die, at any point; the lease of a dead one is over at once. One that is alive can lose its
   lease at any time (SIGSTOP, a database that is away), another takes its slot, and it goes on with what it has begun;
-- a sender tries every row, also those it never claimed, and one without a lease tries too: the statement decides;
+- a sender tries every row, whoever has claimed it, and one without a lease tries too: the statement decides;
 - time has no length: whatever may be due is due, and 72 h may be over at any moment;
 - a pause is one of the issue or of the house; a block is the same to the statements; a withdrawn consent stands for
   a suppression.
@@ -132,9 +132,8 @@ class Facts:
 
 
 PREDICATES: dict[Need, Callable[[World, Row, Facts], bool]] = {
-    Need.UNCLAIMED: lambda world, row, facts: row.owner == NOBODY,
     Need.DUE: lambda world, row, facts: True,
-    Need.MINE: lambda world, row, facts: facts.sender in SENDERS and row.owner == facts.sender,
+    Need.LEASE: lambda world, row, facts: facts.sender in SENDERS,
     Need.CONSENT: lambda world, row, facts: row.consent,
     Need.NO_CONSENT: lambda world, row, facts: not row.consent,
     Need.MAY_SEND: lambda world, row, facts: may_send(world),
@@ -159,7 +158,7 @@ def apply(line: Move, world: World, row: Row, facts: Facts) -> Row | None:
         return None
     if not all(PREDICATES[need](world, row, facts) for need in line.needs):
         return None
-    owner = row.owner if line.new == SENDING else NOBODY
+    owner = facts.sender if line.new == SENDING else NOBODY
     return row._replace(status=line.new, owner=owner, word=False)
 
 
@@ -181,8 +180,6 @@ class Rules:
     def _senders(self, row: Row, world: World, room: Room) -> Iterator[Step]:
         for sender in (*SENDERS, OTHER):
             facts = Facts(sender=sender)
-            if sender in SENDERS and (claimed := self._try("claim", world, row, facts)):
-                yield Step(f"{sender} claims", claimed._replace(owner=sender), "claim")
             if sender == OTHER or room[sender]:
                 yield from self._start(row, world, sender)
             if may_send(world) and (skipped := self._try("skip_unwilling", world, row, facts)):
@@ -198,7 +195,7 @@ class Rules:
             yield Step(f"{sender} marks{how}", marked, "start", progress=not how)
 
     def _recovery(self, row: Row, world: World) -> Iterator[Step]:
-        for name in ("lose", "free", "expire", "skip_cancelled"):
+        for name in ("lose", "expire", "skip_cancelled"):
             if after := self._try(name, world, row, Facts()):
                 yield Step(f"recovery: {name}", after, name, progress=name != "expire")
 
@@ -376,8 +373,8 @@ def _problem_of_end(attempt: Attempt, status: str) -> str:
 
 def _problem_of_start(old: Row, attempt: Attempt, world: World) -> str:
     """No byte leaves but for an attempt that began here."""
-    if attempt.by not in SENDERS or old.owner != attempt.by:
-        return "sending, and its sender has no lease on it"
+    if attempt.by not in SENDERS:
+        return "sending, and its sender has no lease"
     if not old.consent:
         return "sending, after the reader said no"
     if not may_send(world):

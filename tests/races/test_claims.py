@@ -1,18 +1,21 @@
-"""Several senders lease rows of one ledger at once."""
+"""Several senders read ahead in one ledger."""
 
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 
 import pytest
 from django.conf import settings
 
 from delivery import breakers, release, sending, steps
+from delivery.claims import lease_name
 from delivery.models import EmailDelivery, Lease
 from delivery.outcome import Done
 from delivery.sender import BATCH, FIRST_WINDOWS, Sender
-from newsletter.models import Issue
+from newsletter.models import Issue, database_now
 from tests import cast
+from tests.races import together
 
 
 @pytest.fixture
@@ -34,31 +37,31 @@ def first() -> int:
     return FIRST_WINDOWS * int(settings.DELIVERY_WINDOW)
 
 
-def claim(issue: Issue, slot: int) -> list[int]:
-    lease = Lease.acquire(f"sender:{issue.pk}:{slot}")
+def a_sender(issue: Issue, slot: int) -> Sender:
+    lease = Lease.acquire(lease_name(issue.pk, slot))
     assert lease
-    sender = Sender(issue, lease, breakers.enter("smtp"), time.monotonic())
+    return Sender(issue, lease, breakers.enter("smtp"), time.monotonic())
+
+
+def claim(issue: Issue, slot: int) -> list[int]:
+    sender = a_sender(issue, slot)
     sender._claim()
     return [row.id for row in sender.claimed]
 
 
 def test_a_claim_takes_no_more_than_a_batch(frozen: Issue) -> None:
-    """PostgreSQL once ran the LIMIT again for each row, and the first sender held the whole ledger."""
     assert [len(claim(frozen, slot)) for slot in range(4)] == [first(), first(), first() // 2, 0]
 
 
 def test_claims_grow_to_a_batch(frozen: Issue) -> None:
     """So a small list is shared by all senders, and a big one is claimed in few statements."""
-    lease = Lease.acquire(f"sender:{frozen.pk}:0")
-    assert lease
-    sender = Sender(frozen, lease, breakers.enter("smtp"), time.monotonic())
+    sender = a_sender(frozen, 0)
     sender._claim()
     sender.claimed.clear()
     sender._claim()
     assert len(sender.claimed) == first() + first() // 2
     for _ in range(9):
         sender.claimed.clear()
-        EmailDelivery.objects.update(sender=None)
         sender._claim()
     assert sender.batch == BATCH
 
@@ -69,11 +72,48 @@ def test_no_row_is_claimed_by_two(frozen: Issue) -> None:
     assert len(ids) == len(set(ids)) == EmailDelivery.objects.of(frozen.pk).count()
 
 
+@pytest.mark.django_db(transaction=True)
+def test_no_row_is_claimed_by_two_at_once(frozen: Issue) -> None:
+    slots, found = iter(range(3)), []
+    for thread in together(3, lambda: found.append(claim(frozen, next(slots)))):
+        thread.join(20)
+    ids = [id for ids in found for id in ids]
+    assert len(ids) == len(set(ids)) == EmailDelivery.objects.of(frozen.pk).count()
+
+
+def test_a_claim_ends_with_its_lease(frozen: Issue) -> None:
+    first = a_sender(frozen, 0)
+    first._claim()
+    first.lease.release()
+    assert a_sender(frozen, 0).lease.pk == first.lease.pk, "acquired anew, it begins without"
+    assert claim(frozen, 1) == [row.id for row in first.claimed]
+
+
+def test_a_claim_of_one_who_died_ends_with_its_lease(frozen: Issue) -> None:
+    first = a_sender(frozen, 0)
+    first._claim()
+    Lease.objects.update(expires_at=database_now() - timedelta(seconds=1))
+    assert a_sender(frozen, 0).lease.pk == first.lease.pk
+    assert claim(frozen, 1) == [row.id for row in first.claimed]
+
+
+def test_a_claim_is_only_so_wide(frozen: Issue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that came back lie far apart: what lies between is not hidden from others."""
+    monkeypatch.setattr("delivery.claims.WIDEST", 5)
+    assert [len(claim(frozen, slot)) for slot in range(3)] == [5, 5, 5]
+
+
+def test_a_row_that_is_not_due_is_not_claimed(frozen: Issue) -> None:
+    late = EmailDelivery.objects.of(frozen.pk).order_by("id")[:3]
+    EmailDelivery.objects.filter(pk__in=[row.pk for row in late]).update(
+        next_attempt_at=database_now() + timedelta(hours=1)
+    )
+    assert not {row.pk for row in late} & set(claim(frozen, 0))
+
+
 def test_a_lost_lease_claims_nothing(frozen: Issue) -> None:
-    lease = Lease.acquire(f"sender:{frozen.pk}:0")
-    assert lease
-    sender = Sender(frozen, lease, breakers.enter("smtp"), time.monotonic())
-    lease.release()
+    sender = a_sender(frozen, 0)
+    sender.lease.release()
     sender._claim()
     assert (list(sender.claimed), sender.held) == ([], False)
     assert sending.books(frozen)["pending"] == frozen.audience

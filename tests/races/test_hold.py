@@ -6,14 +6,15 @@ import pytest
 
 from delivery import holding, witness
 from delivery.models import House
-from newsletter.models.gate import queue_for_house
+from newsletter.models import run_together
+from newsletter.models.gate import both_gates
 from tests.races import SENDERS, get_through, senders_that_read, together
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_pause_of_everything_is_not_passed_over_by_the_senders() -> None:
     def look() -> None:
-        queue_for_house(shared=True)
+        run_together([both_gates(1)])
         House.objects.held().exists()
 
     with senders_that_read(look):

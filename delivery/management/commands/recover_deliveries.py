@@ -12,6 +12,6 @@ class Command(CarteiroCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         found = recover()
         self.stdout.write(
-            f"{found['unknown']} deliveries became unknown, {found['freed']} were freed, "
+            f"{found['unknown']} deliveries became unknown, "
             f"{found['expired']} expired; {found['jobs']} jobs queued again, {found['woken']} runs woken."
         )
