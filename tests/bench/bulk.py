@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench import filling
+from tests.bench import filling, machine
 from tests.bench.bench import Bench
 from tests.bench.draining import Memory, Void, look, unix
 from tests.bench.memory import FEW
@@ -38,8 +38,8 @@ def measure(readers: int) -> dict[str, Any]:
         return {"import": imported, "export": exported, "freeze": _freeze(house, readers)}
 
 
-def command(house: House, *words: str) -> dict[str, float | str]:
-    """Seconds, CPU seconds and peak MB of one command, its start included; or what it said before it failed."""
+def command(house: House, *words: str) -> dict[str, float]:
+    """Seconds, CPU seconds and peak MB of one command, its start included; Void where it failed."""
     errors = house.folder / "errors.txt"
     began = time.monotonic()
     with errors.open("wb") as said, Path(os.devnull).open("wb") as nowhere:
@@ -50,14 +50,19 @@ def command(house: House, *words: str) -> dict[str, float | str]:
             stdout=nowhere,
             stderr=said,
         )
+        # Not `ru_maxrss`: that counts what the parent had in RAM at the fork.
+        mb = 0.0
+        while not os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            mb = max(mb, machine.peak_mb(process.pid))
+            time.sleep(OFTEN)
         _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)  # else it waits again
     if process.returncode:
-        return {"failed": errors.read_text()[-200:].strip()}
+        raise Void(f"{words[0]} failed: {errors.read_text()[-200:].strip()}")
     return {
         "seconds": time.monotonic() - began,
         "cpu_seconds": used.ru_utime + used.ru_stime,
-        "mb": used.ru_maxrss / 1024,
+        "mb": mb,
     }
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlencode, urljoin
 
 from tests.bench import filling, machine, servers
 from tests.bench.bench import Bench
-from tests.bench.draining import look
+from tests.bench.draining import Void, look
 from tests.bench.wire import work_settings
 from tests.house import ROOT, House
 
@@ -54,6 +54,8 @@ def visited(bench: Bench, readers: int, times: int) -> dict[str, Any]:
         busy = under_load(house, visitor, pages)
         processes = house.processes().items()
         web_mb = max(machine.peak_mb(pid) for pid, words in processes if "gunicorn" in words)
+    if broken := sorted(name for name, page in found.items() if page["status"] >= 500):
+        raise Void(f"answered with an error: {', '.join(broken)}")
     shown = {name: page for name, page in found.items() if page["status"] == 200}
     return {
         "web_mb": web_mb,

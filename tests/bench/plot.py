@@ -22,7 +22,8 @@ svg { font: 13px system-ui, sans-serif; --paper: #fff; --ink: #1f2328; --faint: 
   --postgres: #bc4c00 }
 @media (prefers-color-scheme: dark) { svg { --paper: #0d1117; --ink: #e6edf3; --faint: #3d444d; --sqlite: #58a6ff;
   --postgres: #f0883e } }
-text { fill: var(--ink) } .title { font-weight: 600; font-size: 15px } .paper { fill: var(--paper) }
+text { fill: var(--ink) } .inside { fill: var(--paper) }
+.title { font-weight: 600; font-size: 15px } .paper { fill: var(--paper) }
 .faint { stroke: var(--faint) } .goal { stroke: var(--ink); stroke-width: 2; stroke-dasharray: 5 3 }
 .sqlite { fill: var(--sqlite) } .postgres { fill: var(--postgres) }
 polyline { fill: none !important; stroke-width: 2.5 } polyline.sqlite { stroke: var(--sqlite) }
@@ -51,7 +52,7 @@ def ratios(found: Found) -> Iterator[str]:
                 top = height(its["ratio"], 1.0)
                 yield (f'<rect class="{database}" x="{x}" y="{top:.1f}" width="{BAR}" '
                        f'height="{BOTTOM - top:.1f}"/>')  # fmt: skip
-                yield text(x + BAR / 2, top - 6, f"{its['ratio']:.2f}", "middle")
+                yield text(x + BAR / 2, top + 18, f"{its['ratio']:.2f}", "middle inside")
             else:
                 yield text(x + BAR / 2, BOTTOM - 6, "not measured", "middle")
             goal = height(RATIOS[database, window], 1.0)

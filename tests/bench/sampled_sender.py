@@ -28,7 +28,7 @@ PLACES = (
     ("stamp", ("/delivery/copies.py", "/delivery/message.py", "/delivery/headers.py")),
     ("database", ("/django/db/", "/psycopg", "/delivery/ledger.py", "/newsletter/models/", "/delivery/models/")),
     ("SMTP", ("/delivery/transports/", "/delivery/pool.py")),
-    ("database", ("/delivery/results.py", "/delivery/limits.py")),
+    ("database", ("/delivery/results.py", "/delivery/limits.py", "/delivery/exchange.py", "/delivery/claims.py")),
 )  # fmt: skip
 WAITS = ("selectors.py", "threading.py", "queue.py")
 OTHER, IDLE = "other", "idle"

@@ -26,7 +26,6 @@ ROUND = {
     "to_django": 21.7,
     "cpu_ms": 0.2,
     "server_cpu_ms": 0.0,
-    "load": 0.2,
 }
 FOUND = {
     "wire": {"32 x 1": {"readers": 50_000, "rounds": [ROUND], **ROUND}},

@@ -6,7 +6,7 @@ import math
 import statistics
 from typing import Any
 
-from tests.bench import machine, servers
+from tests.bench import servers
 from tests.bench.bench import Bench
 from tests.bench.draining import drain
 
@@ -73,7 +73,6 @@ def _round(
         "to_django": drained.rate / loop,
         "cpu_ms": drained.cpu_ms,
         "server_cpu_ms": drained.server_cpu_ms,
-        "load": machine.load(),
     }
     print(
         f"  {window} x {senders}: " + ", ".join(f"{k} {v:.3g}" for k, v in row.items()), flush=True
