@@ -6,14 +6,35 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.db import connection, transaction
+from django.db.models import F
+from django.db.models.functions import Now
 
 from newsletter.models import GivenUpdates, run_together
 from newsletter.models.gate import both_gates
 
+from . import moves
 from .ledger import Prepared
+from .models import Lease
 from .models.ledger_tally import Changes, adding
 
 Rows = list[tuple[Any, ...]]
+
+
+def prepared_start(issue_id: int, lease: Lease) -> Prepared:
+    """START, by the holder of this lease; it returns (id, attempt)."""
+    return Prepared(
+        moves.START,
+        issue_id,
+        facts={"lease": lease},
+        fields=("id", "attempt"),
+        sender=lease.pk,
+        fence=lease.fence,
+        attempt=F("attempt") + 1,
+        sending_at=Now(),
+        next_attempt_at=None,
+        reason="",
+        reply="",
+    )
 
 
 class Exchange:

@@ -17,7 +17,6 @@ import structlog
 from django.conf import settings
 from django.db import Error, transaction
 from django.db.models import F
-from django.db.models.functions import Now
 
 from newsletter.models import Issue, run_together, update_returning
 from newsletter.models.gate import both_gates
@@ -27,8 +26,8 @@ from .breakers import Breaker
 from .channel import CHANNEL
 from .claims import claim
 from .copies import Copies, Row, read_rows
-from .exchange import Exchange
-from .ledger import Prepared, move
+from .exchange import Exchange, prepared_start
+from .ledger import move
 from .models import CompiledIssue, EmailDelivery, House, Lease
 from .models.ledger_tally import Changes
 from .patience import until_written
@@ -58,23 +57,6 @@ STANDING = ("state", "paused_at", "blocked_reason")  # not the text of the issue
 OPENING = (Phase.CONNECT, Phase.TLS, Phase.GREETING, Phase.EHLO)
 
 T = TypeVar("T")
-
-
-def _prepared_start(issue_id: int, lease: Lease) -> Prepared:
-    """START, by the holder of this lease; it returns (id, attempt)."""
-    return Prepared(
-        moves.START,
-        issue_id,
-        facts={"lease": lease},
-        fields=("id", "attempt"),
-        sender=lease.pk,
-        fence=lease.fence,
-        attempt=F("attempt") + 1,
-        sending_at=Now(),
-        next_attempt_at=None,
-        reason="",
-        reply="",
-    )
 
 
 def _with_attempts(batch: list[Row], won: list[tuple[Any, ...]]) -> list[tuple[Row, int]]:
@@ -119,7 +101,7 @@ class Sender:
         self.took = 0.0  # seconds of the last commit
         self.wire: ConnectionPool  # while it runs
         self.accept = prepared_accept(issue.pk)
-        self.start = _prepared_start(issue.pk, lease)
+        self.start = prepared_start(issue.pk, lease)
         self.exchange = Exchange(issue.pk, self.accept, self.start, lease.pk)
 
     def run(self) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import pytest
 from django.db import connection, transaction
-from django.db.models import F
-from django.db.models.functions import Now
 from hypothesis import given as example
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
 from delivery import moves, sending
-from delivery.exchange import Exchange
+from delivery.exchange import Exchange, prepared_start
 from delivery.ledger import Prepared, move
 from delivery.models import EmailDelivery, Lease, LedgerTally
 from delivery.models.ledger_tally import Changes
@@ -43,19 +41,6 @@ def leased(issue: Issue) -> tuple[Lease, list[int]]:
     )
 
 
-def starting(issue: Issue, lease: Lease) -> Prepared:
-    return Prepared(
-        moves.START,
-        issue.pk,
-        facts={"lease": lease},
-        fields=("id", "attempt"),
-        sender=lease.pk,
-        fence=lease.fence,
-        attempt=F("attempt") + 1,
-        sending_at=Now(),
-    )
-
-
 def run(prepared: Prepared, rows: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
     """One prepared move in a transaction of its own, told to the tally."""
     changes = Changes()
@@ -68,19 +53,24 @@ def run(prepared: Prepared, rows: list[tuple[object, ...]]) -> list[tuple[object
 
 def test_given_rows_are_moved_and_said(issue: Issue) -> None:
     lease, ids = leased(issue)
-    assert run(starting(issue, lease), [(id,) for id in ids[:3]]) == [(id, 1) for id in ids[:3]]
+    assert run(prepared_start(issue.pk, lease), [(id,) for id in ids[:3]]) == [
+        (id, 1) for id in ids[:3]
+    ]
     assert EmailDelivery.objects.filter(status="sending").count() == 3
 
 
 def test_a_row_that_its_needs_forbid_is_not_won(issue: Issue) -> None:
     lease, ids = leased(issue)
     EmailDelivery.objects.get(pk=ids[1]).subscription.unsubscribe(reason="test", actor="test")  # type: ignore[union-attr]
-    assert run(starting(issue, lease), [(id,) for id in ids[:3]]) == [(ids[0], 1), (ids[2], 1)]
+    assert run(prepared_start(issue.pk, lease), [(id,) for id in ids[:3]]) == [
+        (ids[0], 1),
+        (ids[2], 1),
+    ]
 
 
 def test_the_same_result_twice_is_booked_once(issue: Issue) -> None:
     lease, ids = leased(issue)
-    run(starting(issue, lease), [(id,) for id in ids[:2]])
+    run(prepared_start(issue.pk, lease), [(id,) for id in ids[:2]])
     accept = prepared_accept(issue.pk)
     rows: list[tuple[object, ...]] = [(ids[0], 1, "250 ok", "m-1"), (ids[1], 2, "250 ok", "")]
     assert run(accept, rows) == [(ids[0],)]
@@ -115,11 +105,11 @@ def test_nothing_given_asks_nothing(issue: Issue) -> None:
 def test_another_holder_s_statement_takes_the_place_of_the_first(issue: Issue) -> None:
     """PostgreSQL keeps what was prepared for the session, under one name."""
     lease, ids = leased(issue)
-    old = starting(issue, lease)
+    old = prepared_start(issue.pk, lease)
     assert run(old, [(ids[0],)]) == [(ids[0], 1)]
     Lease.objects.filter(pk=lease.pk).update(fence=lease.fence + 1, token="another")
     new = Lease.objects.get(pk=lease.pk)
-    assert run(starting(issue, new), [(ids[1],)]) == [(ids[1], 1)]
+    assert run(prepared_start(issue.pk, new), [(ids[1],)]) == [(ids[1], 1)]
     assert run(old, [(ids[2],)]) == []
 
 
@@ -134,7 +124,7 @@ def test_a_planner_goes_by_the_ids_alone(issue: Issue, analysed: bool) -> None:
             cursor.execute("ANALYZE delivery_emaildelivery")
     results: list[tuple[object, ...]] = [(id, 1, "250 ok", "") for id in ids]
     statements = [
-        starting(issue, lease).statement([(id,) for id in ids]),
+        prepared_start(issue.pk, lease).statement([(id,) for id in ids]),
         prepared_accept(issue.pk).statement(results),
     ]
     if connection.vendor == "postgresql":
@@ -158,7 +148,7 @@ def explained(statement: Statement) -> list[str]:
 
 
 def exchange(issue: Issue, lease: Lease) -> Exchange:
-    accept, start = prepared_accept(issue.pk), starting(issue, lease)
+    accept, start = prepared_accept(issue.pk), prepared_start(issue.pk, lease)
     return Exchange(issue.pk, accept, start, lease.pk)
 
 
@@ -204,7 +194,7 @@ def test_the_freeze_begins_it(issue: Issue) -> None:
 
 def test_every_move_is_in_it(issue: Issue) -> None:
     lease, ids = leased(issue)
-    run(starting(issue, lease), [(id,) for id in ids[:4]])
+    run(prepared_start(issue.pk, lease), [(id,) for id in ids[:4]])
     run(prepared_accept(issue.pk), [(id, 1, "", "") for id in ids[:2]])
     move(moves.LOSE, EmailDelivery.objects.filter(pk=ids[2]))  # the lease lives: not won
     lease.release()
