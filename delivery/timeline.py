@@ -174,7 +174,7 @@ def page(reader: Reader, number: int = 1) -> Page:
     if start and before is None:
         own = []  # beyond the end
     entries = [*own, *_issue_entries(reader, shown)]
-    return Page(sorted(entries, key=lambda entry: entry.at, reverse=True), is_last)
+    return Page(sorted(entries, key=_as_noted, reverse=True), is_last)
 
 
 def told_in_words(told: list[Transition]) -> Iterator[Line]:
@@ -218,6 +218,11 @@ def _cut(lines: list[Line]) -> list[Line]:
     return [Line(lines[0].at, said, level="warn"), *lines[1:]]
 
 
+def _as_noted(told: Line | Entry | Consent) -> datetime:
+    """To the millisecond, which is all that SQLite notes: what Python noted to the microsecond, before, is no later."""
+    return told.at.replace(microsecond=told.at.microsecond // 1000 * 1000)
+
+
 def _in_words(row: Transition) -> Line:
     told, level = _MOVES.get((row.old, row.new), ("Noted", ""))
     if (row.old, row.new) not in _MOVES and row.old != row.new:
@@ -249,10 +254,10 @@ def _consents(row: Subscription, told: list[Transition]) -> list[Consent]:
         found[0] = Consent(found[0].at, LEFT_OUT, f"the newest {MOST} lines follow")
     states = {each.state for each in found}
     if row.consent_at and SubscriptionState.CONFIRMED not in states:
-        found.append(Consent(row.consent_at, SubscriptionState.CONFIRMED, row.consent_source))
+        found.insert(0, Consent(row.consent_at, SubscriptionState.CONFIRMED, row.consent_source))
     if row.unsubscribed_at and SubscriptionState.UNSUBSCRIBED not in states:
         found.append(Consent(row.unsubscribed_at, SubscriptionState.UNSUBSCRIBED, ""))
-    return sorted(found, key=lambda each: each.at)
+    return sorted(found, key=_as_noted)
 
 
 def _own_entries(reader: Reader) -> Iterator[Entry]:
@@ -379,7 +384,7 @@ def _present(
 ) -> Entry:
     zone = _zone(issue.newsletter)
     text = and_reason(f"In the audience; {STATUSES[row.status]}", row.reason) + "."
-    lines = sorted([*_lines(issue, row, told), *events_in_words(events)], key=lambda x: x.at)
+    lines = sorted([*_lines(issue, row, told), *events_in_words(events)], key=_as_noted)
     return Entry(
         _moment(issue),
         zone,

@@ -408,6 +408,21 @@ def test_a_consent_that_changed_all_too_often_is_cut_and_says_so(
     assert "their history of that time is left out here" in entry("zoe").text
 
 
+def test_what_was_noted_in_one_millisecond_stands_in_the_order_of_its_making(issue: Issue) -> None:
+    """SQLite's clock is cut to the millisecond: it notes what follows on a row of Python's as if it came before."""
+    zoe = a_late_reader(issue.newsletter, "zoe")
+    told = (Subject.SUBSCRIPTION, [zoe.pk], "pending", "confirmed", "the link", "zoe")
+    Transition.objects.record(*told)
+    at = (database_now() + HOUR).replace(microsecond=202000)
+    Transition.objects.of(Subject.SUBSCRIPTION, zoe.pk).update(at=at)
+    later = at.replace(microsecond=202142)
+    Subscriber.objects.filter(pk=zoe.subscriber_id).update(created_at=later)
+    assert [each.title for each in page_of("zoe").entries[:2]] == [
+        "Confirmed The Weekly",
+        "The address was added",
+    ]
+
+
 def test_typing_an_address_leads_to_its_timeline(editing: Client, issue: Issue) -> None:
     bob = Subscriber.objects.get(name="Bob")
     found = editing.get("/admin/readers/", {"q": "Bob@example.org"})
