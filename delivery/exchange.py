@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.db import connection, transaction
@@ -57,12 +57,18 @@ class Exchange:
         )
 
     def run(
-        self, results: Sequence[tuple[Any, ...]], starts: Sequence[tuple[Any, ...]]
+        self,
+        results: Sequence[tuple[Any, ...]],
+        starts: Sequence[tuple[Any, ...]],
+        meanwhile: Iterable[object] = (),
     ) -> tuple[Rows, Rows]:
-        """The rows that were won of each: (id,) and (id, attempt). Committed, unless the caller has a transaction."""
+        """The rows that were won of each: (id,) and (id, attempt). Committed, unless the caller has a transaction.
+
+        `meanwhile` as in `run_together`.
+        """
         if connection.vendor == "postgresql":
             asked = self._together.statement([results, starts])
-            _, won = run_together([both_gates(self._issue), asked])
+            _, won = run_together([both_gates(self._issue), asked], meanwhile)
             accepted = [(id,) for id, attempt in won if attempt is None]
             return accepted, [row for row in won if row[1] is not None]
         changes = Changes(self._holder)

@@ -1,16 +1,17 @@
 """One sender: claims rows of an issue's ledger, puts them on the wire, writes down what came of them.
 
-One thread: its conversations wait for the network together, and stand still while a statement runs. The order of
-things is the promise: a row is `sending`, committed, before the first byte of it that could lead to acceptance.
+One thread: its conversations wait for the network together, and stand still while a statement runs; only copies are
+made meanwhile. The order of things is the promise: a row is `sending`, committed, before the first byte of it that
+could lead to acceptance.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import structlog
@@ -75,7 +76,7 @@ class Sender:
         self.copies = Copies(compiled)
         self.first = compiled.results < FIRST
         self.claimed: deque[Row] = deque()
-        self.ahead: dict[int, Envelope] = {}  # copies that were made while the wire was waited for
+        self.ahead: dict[int, Envelope] = {}  # copies that were made while something was waited for
         self.on_wire: dict[int, int] = {}  # delivery -> attempt
         self.results: list[Result] = []
         self.policy: deque[bool] = deque(maxlen=POLICY_LAST)
@@ -155,15 +156,24 @@ class Sender:
     def _pump(self, seconds: float) -> None:
         """Let deliveries go on until one has ended, or the time is over; while all wait, the next copies are made."""
         end, had = time.monotonic() + seconds, len(self.results)
-        for row in islice(self.claimed, self.room if self._may_start() else 0):
-            if row.id in self.ahead:
-                continue
+        for _ in self._making(self._coming()):
             self.wire.pump(0)
             if len(self.results) > had or time.monotonic() >= end:
                 return
-            with suppress(Exception):  # `_attempt` meets it again, and says what became of the row
-                self.ahead[row.id] = self.copies.envelope(row)
         self.wire.pump(max(0.0, end - time.monotonic()))
+
+    def _coming(self) -> Iterable[Row]:
+        """What is sent next: no more than a window of copies is kept."""
+        return islice(self.claimed, max(0, self.room) if self._may_start() else 0)
+
+    def _making(self, rows: Iterable[Row]) -> Iterator[None]:
+        """Make their copies ahead; it stops before each, so that whoever waits for something can look after it."""
+        for row in rows:
+            if row.id not in self.ahead:
+                yield
+                # `_attempt` meets a fault again, and says what became of the row.
+                with suppress(Exception):
+                    self.ahead[row.id] = self.copies.envelope(row)
 
     def _may_start(self) -> bool:
         return (
@@ -230,7 +240,9 @@ class Sender:
     def _exchange(self, results: list[Result], starting: bool) -> list[tuple[Row, int]]:
         batch = self._next_batch(0) if starting else []
         booked, marked = self.exchange.run(
-            [accepted(result) for result in results], [(row.id,) for row in batch]
+            [accepted(result) for result in results],
+            [(row.id,) for row in batch],
+            self._making(chain(batch, self._coming())),
         )
         if (len(booked), len(marked)) == (len(results), len(batch)):
             return _with_attempts(batch, marked)

@@ -8,7 +8,9 @@ be in session mode.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import select
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -18,9 +20,12 @@ from django.db import connection
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Expression, Field, QuerySet
 from django.db.models.sql.subqueries import UpdateQuery
+from psycopg.abc import PQGen
+from psycopg.waiting import Wait
 
 Row = tuple[Any, ...]
 
+_OVER = object()
 _TYPES = {"BigIntegerField": "bigint", "CharField": "text"}
 # What each session has prepared: name -> text and parameters. It outlives transactions, and ends with the session.
 _prepared: WeakKeyDictionary[psycopg.Connection[Any], dict[str, Any]] = WeakKeyDictionary()
@@ -158,10 +163,13 @@ def _prepare(name: str, sql: str, params: Sequence[Any], columns: Sequence[Given
     known[name] = wanted
 
 
-def run_together(statements: Sequence[Statement | None]) -> list[list[Row]]:
+def run_together(
+    statements: Sequence[Statement | None], meanwhile: Iterable[object] = ()
+) -> list[list[Row]]:
     """What each of them returns, in their order; on PostgreSQL they make one round trip.
 
-    Each sees what was committed before it began, and waits for its own locks.
+    Each sees what was committed before it began, and waits for its own locks. While PostgreSQL works, `meanwhile` is
+    gone through, as far as it comes; its steps must not fail, nor use the database.
     """
     if connection.vendor != "postgresql":
         with connection.cursor() as cursor:
@@ -171,9 +179,52 @@ def run_together(statements: Sequence[Statement | None]) -> list[list[Row]]:
         return [[] for _ in statements]
     with _client_cursor() as cursor:
         text = "; ".join(statement.sql for statement in asked)
-        cursor.execute(text, [param for statement in asked for param in statement.params])
+        with _used_wait(connection.connection, meanwhile):
+            cursor.execute(text, [param for statement in asked for param in statement.params])
         answers = iter(_answers(cursor))
         return [next(answers) if statement else [] for statement in statements]
+
+
+@contextmanager
+def _used_wait(raw: psycopg.Connection[Any], meanwhile: Iterable[object]) -> Iterator[None]:
+    """`meanwhile` is gone through where psycopg would wait. It leaves to others how its generators are waited for."""
+    wait = raw.wait
+
+    def use(asking: PQGen[Any], *args: Any, **options: Any) -> Any:
+        return wait(_Between(asking, steps, raw.fileno()), *args, **options)  # type: ignore[arg-type]
+
+    steps = iter(meanwhile)
+    raw.wait = use  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        del raw.wait
+
+
+class _Between:
+    """The same generator, and steps between its last byte out and the first one in.
+
+    No generator itself: one that a signal breaks off in a step is over, and psycopg has to read the rest of the answer.
+    """
+
+    def __init__(self, asking: PQGen[Any], steps: Iterator[object], fileno: int) -> None:
+        self._asking, self._steps = asking, steps
+        self._answered = select.poll()
+        self._answered.register(fileno, select.POLLIN)
+
+    def __iter__(self) -> _Between:
+        return self
+
+    def __next__(self) -> Wait:
+        return self.send(None)
+
+    def send(self, ready: Any) -> Wait:
+        waits_for = self._asking.send(ready)
+        if waits_for == Wait.R:
+            while not self._answered.poll(0):
+                if next(self._steps, _OVER) is _OVER:
+                    break
+        return waits_for
 
 
 def _rows(cursor: CursorWrapper, statement: Statement | None) -> list[Row]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from contextlib import nullcontext
+
 import pytest
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from hypothesis import given as example
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
@@ -102,6 +106,51 @@ def test_nothing_given_asks_nothing(issue: Issue) -> None:
     assert run_together([None, prepared_accept(issue.pk).statement([])]) == [[], []]
 
 
+@pytest.mark.parametrize("in_transaction", [False, True])
+@pytest.mark.django_db(transaction=True)
+def test_steps_are_taken_while_postgresql_works_and_no_longer(in_transaction: bool) -> None:
+    """SQLite works in this thread: nothing is taken there."""
+    steps = itertools.count()
+    if connection.vendor == "postgresql":
+        slow = Statement("SELECT 'done' FROM pg_sleep(0.05)", [])
+    else:
+        slow = Statement("SELECT 'done'", [])
+    with transaction.atomic() if in_transaction else nullcontext():
+        assert run_together([slow, None, slow], steps) == [[("done",)], [], [("done",)]]
+        taken = next(steps)
+        assert taken > 100 if connection.vendor == "postgresql" else taken == 0
+        run_together([slow])
+        assert next(steps) == taken + 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_that_is_ended_in_a_step_leaves_a_connection_that_can_be_used() -> None:
+    """django-q2 ends a job that takes too long by a signal, anywhere: its lease is released after that."""
+
+    def ended() -> Iterator[None]:
+        yield
+        raise SystemExit
+
+    on_postgresql = connection.vendor == "postgresql"
+    slow = Statement(f"SELECT 1{' FROM pg_sleep(20)' if on_postgresql else ''}", [])
+    with pytest.raises(SystemExit) if on_postgresql else nullcontext():
+        run_together([slow], ended())
+    assert run_together([Statement("SELECT 1", [])]) == [[(1,)]]
+
+
+def test_steps_that_are_done_before_the_answer_change_nothing() -> None:
+    steps = iter(range(3))
+    asked = Statement("SELECT 'done'", [])
+    assert run_together([asked], steps) == [[("done",)]]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_statement_that_fails_while_steps_are_taken_fails_as_ever() -> None:
+    with pytest.raises(DatabaseError):
+        run_together([Statement("SELECT missing", [])], itertools.count())
+    assert run_together([Statement("SELECT 1", [])]) == [[(1,)]]
+
+
 def test_another_holder_s_statement_takes_the_place_of_the_first(issue: Issue) -> None:
     """PostgreSQL keeps what was prepared for the session, under one name."""
     lease, ids = leased(issue)
@@ -113,15 +162,33 @@ def test_another_holder_s_statement_takes_the_place_of_the_first(issue: Issue) -
     assert run(old, [(ids[2],)]) == []
 
 
+@pytest.fixture
+def analysed(issue: Issue) -> Iterator[None]:
+    """SQLite keeps its figures when a table is emptied, and would plan other tests' queries by them."""
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE delivery_emaildelivery")
+    yield
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute("DELETE FROM sqlite_stat1")
+            cursor.execute("ANALYZE sqlite_schema")  # forgets them
+
+
 # Not rolled back but emptied: PostgreSQL keeps the size that ANALYZE saw, and plans other tests' queries by it.
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("analysed", [False, True])
-def test_a_planner_goes_by_the_ids_alone(issue: Issue, analysed: bool) -> None:
+def test_a_planner_goes_by_the_ids_alone(issue: Issue) -> None:
     """With old statistics both databases preferred another index, and read the whole claim for each group."""
+    goes_by_the_ids(issue)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("analysed")
+def test_a_planner_that_knows_the_tables_does_so_too(issue: Issue) -> None:
+    goes_by_the_ids(issue)
+
+
+def goes_by_the_ids(issue: Issue) -> None:
     lease, ids = leased(issue)
-    if analysed:
-        with connection.cursor() as cursor:
-            cursor.execute("ANALYZE delivery_emaildelivery")
     results: list[tuple[object, ...]] = [(id, 1, "250 ok", "") for id in ids]
     statements = [
         prepared_start(issue.pk, lease).statement([(id,) for id in ids]),
