@@ -92,6 +92,10 @@ def _lines(file: BinaryIO) -> Generator[str, None, None]:
             yield line
             while len(line) == LONGEST_LINE and not line.endswith(("\n", "\r")):
                 line = text.readline(LONGEST_LINE)
+    except OSError as error:
+        raise ImportRefused(
+            f"It cannot be read after line {number}: {error.strerror or error}. Nobody was added; try again."
+        ) from None
     finally:
         text.detach()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -29,7 +30,19 @@ BREATH_SECONDS = 0.02
 TOLD_EVERY = 5000  # rows read
 NAME_LENGTH = 200
 ORDERED = 6  # characters of a token that follow the order of the keys
-NOT_TAKEN = ("pending", "unsubscribed", "suppressed")  # as the export writes it
+# A `state` of who is no reader, by its letters: as our export writes it, and as other tools do. Other words may
+# well be a place in America.
+NOT_TAKEN = frozenset(
+    [
+        *("pending", "unsubscribed", "suppressed"),
+        *("archived", "banned", "blacklisted", "blocked", "blocklisted", "bounce", "bounced"),
+        *("canceled", "cancelled", "cleaned", "complained", "complaint", "deleted", "disabled"),
+        *("hardbounce", "hardbounced", "inactive", "invalid", "junk", "nonsubscribed"),
+        *("notconfirmed", "notsubscribed", "optedout", "optout", "rejected", "removed"),
+        *("softbounce", "softbounced", "spam", "spammy", "suspended", "transactional"),
+        *("unactivated", "unconfirmed", "undeliverable", "unsubscribe", "unverified"),
+    ]
+)
 
 # New people; who is suppressed is not stored. In one order of keys, as two imports would wait for each other else.
 PEOPLE = """
@@ -128,7 +141,7 @@ class _Import:
             except ValueError as error:
                 self._problem(row.line, f"is not an address: {error}")
                 continue
-            if row.state.strip().casefold() in NOT_TAKEN:
+            if re.sub(r"[\W_]", "", row.state).casefold() in NOT_TAKEN:
                 self._problem(row.line, f"is {row.state.strip()} in the file: it was not taken")
                 continue
             name = one_line(row.name)[:NAME_LENGTH]

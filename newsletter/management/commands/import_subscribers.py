@@ -33,7 +33,7 @@ class Command(CarteiroCommand):
                 report = import_subscribers(
                     file,
                     newsletter,
-                    source=f"import of {Path(options['file']).name}"[:200],
+                    source=f"import of {_printable(Path(options['file']).name)}"[:200],
                     tell=self._show,
                     progress=Progress(self.stderr.write),
                 )
@@ -56,3 +56,8 @@ class Command(CarteiroCommand):
         )
         if not report.added and not report.already:
             raise CommandError("Nobody was imported.", returncode=REFUSED)
+
+
+def _printable(name: str) -> str:
+    """A file's name can be any bytes; those that are not UTF-8 no database holds."""
+    return name.encode(errors="replace").decode()
