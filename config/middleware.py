@@ -1,10 +1,15 @@
-"""What every answer of ours carries."""
+"""What every answer of ours carries, and what is no fault of ours."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import structlog
+from django.db import DataError
 from django.http import HttpRequest, HttpResponse
+from django.views.defaults import bad_request
+
+log = structlog.get_logger(__name__)
 
 # Pictures of an issue live where its author put them; everything else is ours.
 POLICY = "; ".join(
@@ -30,3 +35,27 @@ def content_security_policy(
         return response
 
     return middleware
+
+
+class ValuesNoDatabaseHolds:
+    """400 where one of Django's lists is asked for a NUL, or for a number of 40 digits.
+
+    They hand what stands in their address to the database. Elsewhere such an error is a fault of ours.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        match = request.resolver_match
+        if not (match and match.app_name == "admin" and request.GET):
+            return None
+        # SQLite's driver says OverflowError.
+        is_value = isinstance(exception, (DataError, OverflowError))
+        if not (is_value and str(match.url_name).endswith("_changelist")):
+            return None
+        log.warning("list.value_refused", path=request.path, error=type(exception).__name__)
+        return bad_request(request, exception)

@@ -84,7 +84,8 @@ class EmailDeliveryAdmin(BeginningOfAddress, KeysetAdmin, HistoryAdmin):
     ) -> HttpResponse:
         """A status alone is that of one issue, and the page says which: an index for it would cost each mail."""
         status, is_searched = request.GET.get(STATUS), request.GET.get(SEARCH_VAR)
-        if request.method == "GET" and status and not is_searched and ISSUE not in request.GET:
+        may_look = request.method == "GET" and self.has_view_permission(request)
+        if may_look and status and not is_searched and ISSUE not in request.GET:
             issue = newest_with(status)
             if issue is not None:
                 chosen = request.GET.copy()

@@ -6,9 +6,8 @@ import re
 from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import PAGE_VAR, ChangeList
-from django.db import DataError, connection
+from django.db import connection
 from django.db.models import BooleanField, F, Func, Model, QuerySet, Value
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce
@@ -90,10 +89,7 @@ class KeysetChangeList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         cursor = request.GET.get(PAGE_VAR, "")
-        try:
-            rows, newer, older = self._page(cursor) or self._newest()
-        except DataError as error:  # a value that PostgreSQL cannot hold, such as NUL
-            raise IncorrectLookupParameters from error
+        rows, newer, older = self._page(cursor) or self._newest()
         self.result_list = rows
         self.result_count = self.full_result_count = len(rows)  # of this page: the form's "of 50"
         self.show_full_result_count = False

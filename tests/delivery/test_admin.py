@@ -35,6 +35,7 @@ from newsletter.models import (
 )
 from newsletter.models.transition import Subject
 from tests import cast
+from tests.drain import frozen
 
 pytestmark = pytest.mark.django_db
 
@@ -478,6 +479,29 @@ def test_a_button_without_its_permission_is_forbidden(
     assert client.post(act(issue, action)).status_code == 403
     assert state(issue) == before
     assert not Job.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("value", ["a%00b", "9" * 40])
+def test_a_list_asked_for_what_no_database_holds_is_no_fault(client: Client, value: str) -> None:
+    """Each by its search, its filters and its columns."""
+    client.force_login(User.objects.create_superuser("root"))
+    client.raise_request_exception = False
+    for model in site._registry:
+        meta = model._meta
+        path = reverse(f"admin:{meta.app_label}_{meta.model_name}_changelist")
+        names = [field.name for field in meta.fields]
+        for name in ("q", "p", *names, *(f"{name}__exact" for name in names)):
+            address = f"{path}?{name}={value}"
+            assert client.get(address).status_code in (200, 302, 400), name
+            assert client.post(address, {"action": ""}).status_code in (200, 302, 400, 403), name
+
+
+def test_who_may_not_look_at_deliveries_is_not_led_to_an_issue(client: Client) -> None:
+    client.force_login(cast.editor("bruno", "view_issue"))
+    frozen(1)
+    path = reverse("admin:delivery_emaildelivery_changelist")
+    assert client.get(path, {"status__exact": "sent"}).status_code == 403
 
 
 def test_approval_and_release_are_two_permissions(client: Client, weekly: Newsletter) -> None:
