@@ -196,7 +196,8 @@ def test_the_queries_go_by_their_indexes() -> None:
     now = house_at_work()
     crowd(now)
     plan = plans(health.readiness)
-    assert "job_lane" in plan and not whole_tables(plan)
+    # Both hold what is queued, and nothing else; PostgreSQL takes the one that earlier tests have bloated less.
+    assert ("job_lane" in plan or "job_due" in plan) and not whole_tables(plan)
     plan = plans(lambda: [health.deliveries(now), health.send_rate(now), health.failures(now)])
     assert "delivery_books" in plan and not whole_tables(plan)
     plan = plans(lambda: [health.throughput(now, 2), health.percentiles("publish", now)])
@@ -350,7 +351,7 @@ def test_the_ledgers_figures_leave_old_issues_out() -> None:
 
 
 def crowd(now: datetime) -> None:
-    """Tables that are big enough for their indexes to matter, and known to the planner."""
+    """Tables that are big enough for their indexes to matter, and known to PostgreSQL's planner as they would be."""
     rows = [
         Job(key=f"done:{n}", name="notify", state="done", due_at=now, finished_at=now)
         for n in range(4000)
@@ -365,9 +366,10 @@ def crowd(now: datetime) -> None:
         issue = cast.approved(weekly, slug=f"issue-{number + 10}a")
         closed(issue, days)
         ledger(issue, sent=2000 if days > 7 else 50)
-    with connection.cursor() as cursor:
-        for model in (Job, JobTally, EmailDelivery):
-            cursor.execute(f"ANALYZE {model._meta.db_table}")
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            for model in (Job, JobTally, EmailDelivery):
+                cursor.execute(f"ANALYZE {model._meta.db_table}")
 
 
 def plans(ask: Callable[[], object]) -> str:
